@@ -1,0 +1,118 @@
+"""Checks at the boundary: what is wrong is said before tracing, with what was expected and what came.
+
+Shapes, dtypes and types are known while JAX traces and are always checked. Values are not: a check
+of values looks only at concrete arrays, so it runs in eager code and before a train step is
+compiled, and costs nothing inside one.
+"""
+
+import numbers
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vaejax.types import Array, Shape
+
+
+def is_concrete(*arrays: Any) -> bool:
+    """Whether the values of all `arrays` are known, that is, none is being traced."""
+    return not any(isinstance(a, jax.core.Tracer | jax.ShapeDtypeStruct) for a in arrays)
+
+
+def is_array(value: Any) -> bool:
+    """Whether `value` is an array or a number (not a list, a string, None or a boolean)."""
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, numbers.Number) or (hasattr(value, "shape") and hasattr(value, "dtype"))
+
+
+def check_array(name: str, value: Any) -> None:
+    """Raise `TypeError` where `value` is no array of numbers."""
+    if not is_array(value):
+        raise TypeError(f"{name} must be an array; got {type(value).__name__}")
+    dtype = jnp.result_type(value)
+    if not (jnp.issubdtype(dtype, jnp.number) or dtype == jnp.bool_):
+        raise TypeError(f"{name} must hold numbers; got dtype {dtype}")
+
+
+def check_key(key: Any, name: str = "key") -> None:
+    """Raise unless `key` is one typed PRNG key, as `jax.random.key(seed)` makes it."""
+    if not isinstance(key, jax.Array):
+        raise TypeError(f"{name} must be a typed PRNG key from jax.random.key(seed); got {type(key).__name__}")
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        raise TypeError(
+            f"{name} must be a typed PRNG key from jax.random.key(seed); got an array of dtype {key.dtype} and "
+            f"shape {key.shape} (wrap a legacy key with jax.random.wrap_key_data)"
+        )
+    if key.shape != ():
+        raise ValueError(f"{name} must be one key of shape (); got shape {key.shape} (split it outside)")
+
+
+def check_count(name: str, value: Any, minimum: int = 1) -> None:
+    """Raise unless `value` is a Python integer of at least `minimum`."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer; got {type(value).__name__} {value!r}")
+    if value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}; got {value}")
+
+
+def check_nonnegative(name: str, value: Any) -> None:
+    """Raise where a concrete `value` is negative or NaN."""
+    check_array(name, value)
+    if is_concrete(value) and not np.all(np.asarray(value) >= 0):
+        raise ValueError(f"{name} must be at least 0; got {value}")
+
+
+def check_positive(name: str, value: Any, hint: str = "") -> None:
+    """Raise where an element of a concrete `value` is not positive."""
+    if is_concrete(value) and not np.all(np.asarray(value) > 0):
+        raise ValueError(f"{name} must be positive; got values down to {np.min(np.asarray(value))}{hint}")
+
+
+def check_callable(name: str, value: Any) -> None:
+    """Raise `TypeError` where `value` cannot be called."""
+    if not callable(value):
+        raise TypeError(f"{name} must be a function; got {type(value).__name__}")
+
+
+def check_distribution(name: str, value: Any) -> None:
+    """Raise `TypeError` where `value` has no `sample` and `log_prob`."""
+    if callable(getattr(value, "sample", None)) and callable(getattr(value, "log_prob", None)):
+        return
+    hint = ""
+    if isinstance(value, tuple | list) and len(value) == 2:
+        hint = " (for a mean and a log-variance: vaejax.Normal.from_log_variance(mean, log_variance))"
+    raise TypeError(
+        f"{name} must return a distribution with sample and log_prob; got {type(value).__name__}{hint}"
+    )
+
+
+def check_support(name: str, value: Any, inside: Callable[[Array], Array], expected: str) -> None:
+    """Raise `ValueError` where an element of a concrete `value` is outside the support.
+
+    `inside` maps the array to truth values, False for NaN; `expected` says the support in words.
+    """
+    if not is_concrete(value) or jnp.size(value) == 0:
+        return
+    # Concrete values are looked at now, also where a function around is being traced.
+    with jax.ensure_compile_time_eval():
+        value = jnp.asarray(value)
+        if not bool(jnp.all(inside(value))):
+            found = "NaN" if bool(jnp.any(jnp.isnan(value))) else f"values from {jnp.min(value)} to {jnp.max(value)}"
+            raise ValueError(f"{name} must be {expected}; got {found}")
+
+
+def check_event_shape(name: str, value: Any, parameters: Shape, event_ndims: int) -> None:
+    """Raise where the event axes of `value` are not those that the parameters' shape ends in.
+
+    Parameters of fewer axes than the event has (those of `standard_normal`) take any.
+    """
+    shape = jnp.shape(value)
+    if len(shape) < event_ndims:
+        raise ValueError(f"{name} must have at least {event_ndims} axes (the event axes); got shape {shape}")
+    if event_ndims == 0 or len(parameters) < event_ndims:
+        return
+    if shape[-event_ndims:] != parameters[-event_ndims:]:
+        raise ValueError(f"{name} must have event shape {parameters[-event_ndims:]}; got shape {shape}")

@@ -1,0 +1,88 @@
+"""What the distributions share: how one becomes a pytree, its precision, its event axes."""
+
+import dataclasses
+import math
+from typing import Any, TypeVar, dataclass_transform
+
+import jax
+import jax.numpy as jnp
+
+from vaejax.checks import check_array, check_count, check_key
+from vaejax.types import Array, ArrayLike, Shape
+
+T = TypeVar("T")
+
+LOG_TWO_PI = math.log(2.0 * math.pi)
+
+
+def static(default: Any) -> Any:
+    """A field that is part of the pytree's structure, as `event_ndims` is, and no leaf."""
+    return dataclasses.field(default=default, metadata={"static": True})
+
+
+@dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(static,))
+def distribution(cls: type[T]) -> type[T]:
+    """Make `cls` a frozen dataclass that is a pytree: `static` fields are structure, the others leaves.
+
+    JAX rebuilds pytrees around things that are no arrays (placeholders, axis specifications), so
+    unflattening sets the fields directly and the checks of `__post_init__` run only on what a
+    person constructs.
+    """
+    cls = dataclasses.dataclass(frozen=True, eq=False)(cls)  # type: ignore[call-overload]
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    leaves = [field.name for field in fields if not field.metadata.get("static")]
+    structure = [field.name for field in fields if field.metadata.get("static")]
+
+    def flatten_with_keys(self: T) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
+        keyed = [(jax.tree_util.GetAttrKey(name), getattr(self, name)) for name in leaves]
+        return keyed, tuple(getattr(self, name) for name in structure)
+
+    def unflatten(values: tuple[Any, ...], children: Any) -> T:
+        self = object.__new__(cls)
+        for name, value in zip(leaves + structure, (*children, *values), strict=True):
+            object.__setattr__(self, name, value)
+        return self
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten)
+    return cls
+
+
+def at_least_float32(*arrays: ArrayLike) -> list[Array]:
+    """The arrays in one floating dtype of 32 bits or more: log-densities never run in half precision."""
+    dtype = jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
+    return [jnp.asarray(array, dtype) for array in arrays]
+
+
+def sum_event(array: Array, event_ndims: int) -> Array:
+    """Sum the last `event_ndims` axes: `[*B, *E]` to `[*B]`."""
+    return jnp.sum(array, axis=tuple(range(-event_ndims, 0)))
+
+
+def parameter_shape(*parameters: ArrayLike) -> Shape:
+    """The shape that the parameters broadcast to."""
+    return jnp.broadcast_shapes(*(jnp.shape(parameter) for parameter in parameters))
+
+
+def check_parameters(owner: str, event_ndims: int, **parameters: Any) -> None:
+    """Raise where a parameter is no array, where the shapes do not broadcast, or on a bad `event_ndims`."""
+    check_count(f"{owner}: event_ndims", event_ndims, minimum=0)
+    for name, value in parameters.items():
+        check_array(f"{owner}: {name}", value)
+    try:
+        parameter_shape(*parameters.values())
+    except ValueError as error:
+        shapes = ", ".join(f"{name} {jnp.shape(value)}" for name, value in parameters.items())
+        raise ValueError(f"{owner}: the shapes of the parameters must broadcast; got {shapes}") from error
+
+
+def draw_shape(owner: str, key: Any, sample_shape: Any, parameters: Shape, event_ndims: int) -> Shape:
+    """The shape `[*S, *B, *E]` of a draw, after the checks that every `sample` makes."""
+    check_key(key, f"{owner}.sample: key")
+    if not isinstance(sample_shape, tuple):
+        raise TypeError(f"{owner}.sample: sample_shape must be a tuple such as (5,); got {sample_shape!r}")
+    if len(parameters) < event_ndims:
+        raise ValueError(
+            f"{owner}.sample: the event has {event_ndims} axes but the parameters have shape {parameters}; "
+            f"give it a shape first, as in standard_normal.expand((latent_size,))"
+        )
+    return sample_shape + parameters

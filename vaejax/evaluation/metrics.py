@@ -1,0 +1,88 @@
+"""From the terms of an objective to the numbers that are logged and reported."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vaejax.checks import check_count, check_key
+from vaejax.distributions import standard_normal
+from vaejax.evaluation.latents import active_units, kl_per_axis
+from vaejax.types import Array, AutoencodeTerms, Distribution, ElboTerms
+
+
+class Estimate(NamedTuple):
+    """A mean over examples and how sure it is."""
+
+    mean: Array  # []
+    standard_error: Array  # [] the standard deviation over the examples by the root of their number
+
+
+def per_example(terms: ElboTerms | AutoencodeTerms) -> dict[str, Array]:
+    """The parts of an objective as costs in nats, `[*B]` each, lower is better.
+
+    For a variational autoencoder `negative_elbo = reconstruction + kl`, whatever the beta it was
+    trained with; for any other `reconstruction` and `penalty`.
+    """
+    reconstruction = -terms.log_likelihood
+    if isinstance(terms, ElboTerms):
+        return {"negative_elbo": reconstruction + terms.kl, "reconstruction": reconstruction, "kl": terms.kl}
+    return {"reconstruction": reconstruction, "penalty": jnp.broadcast_to(terms.penalty, reconstruction.shape)}
+
+
+def batch_metrics(
+    terms: ElboTerms | AutoencodeTerms, prior: Distribution | None = standard_normal
+) -> dict[str, Array]:
+    """What to log of a train step: batch means of `per_example`, active units and the KL of each axis.
+
+    Args:
+      terms: what `elbo` or `autoencode` returned for a batch.
+      prior: what `kl_per_axis` compares the posterior with; None leaves it out, as for posteriors
+        without a closed form or without a prior.
+
+    Returns:
+      Scalars, but `kl_per_axis` `[Z]`; `active_units` counts within the batch.
+    """
+    metrics = {name: jnp.mean(values) for name, values in per_example(terms).items()}
+    means = terms.posterior.mean  # type: ignore[attr-defined]
+    metrics["active_units"] = active_units(means.reshape(-1, means.shape[-1]))
+    if prior is not None:
+        axes = kl_per_axis(terms.posterior, prior)
+        metrics["kl_per_axis"] = jnp.mean(axes.reshape(-1, axes.shape[-1]), axis=0)
+    return metrics
+
+
+def evaluate(
+    objective: Callable[[Array, Any], dict[str, Array]], key: Array, x: Any, *, batch_size: int = 500
+) -> dict[str, Estimate]:
+    """The mean of every figure over a data set, with its standard error.
+
+    Each example has noise of its own, `fold_in(key, index)`, so the result does not depend on
+    `batch_size` beyond rounding, and none of the last, ragged batch is dropped.
+
+    Args:
+      objective: `(key, one example)` to scalars by name.
+      key: one typed PRNG key; the same key evaluates two models on the same noise.
+      x: examples, a pytree of arrays `[N, ...]`.
+      batch_size: how many to compute at once.
+
+    >>> import jax, jax.numpy as jnp
+    >>> result = evaluate(lambda key, x: {"square": x**2}, jax.random.key(0), jnp.arange(3.0))
+    >>> round(result["square"].mean.item(), 3), round(result["square"].standard_error.item(), 3)
+    (1.667, 1.202)
+    """
+    check_key(key)
+    check_count("batch_size", batch_size)
+    count = len(jax.tree.leaves(x)[0])
+    check_count("number of examples", count)
+    keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(jnp.arange(count))
+    values = jax.lax.map(lambda pair: objective(*pair), (keys, x), batch_size=min(batch_size, count))
+    return {name: _estimate(each) for name, each in values.items()}
+
+
+def _estimate(values: Array) -> Estimate:
+    count = len(values)
+    # The spread of a single example is unknown, which NaN says.
+    deviation = jnp.std(values, ddof=1) if count > 1 else jnp.full((), jnp.nan)
+    return Estimate(jnp.mean(values), deviation / count**0.5)

@@ -1,0 +1,130 @@
+"""Convolutional encoders and decoders for images of any size."""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import jax
+from flax import nnx
+
+from vaejax.checks import check_count
+from vaejax.nets import heads
+from vaejax.nets.heads import Head
+from vaejax.nets.model import Model, check_shape, make_model
+from vaejax.types import Array, Shape
+
+KERNEL = (4, 4)
+STRIDES = (2, 2)
+
+
+class ConvEncoder(nnx.Module):
+    """4x4 convolutions of stride 2, each halving the image, and a dense layer."""
+
+    def __init__(
+        self,
+        data_shape: Shape,
+        channels: Sequence[int],
+        outputs: int,
+        activation: Callable[[Array], Array],
+        rngs: nnx.Rngs,
+    ):
+        self.convolutions = nnx.List(
+            [nnx.Conv(a, b, KERNEL, strides=STRIDES, rngs=rngs) for a, b in pairwise((data_shape[-1], *channels))]
+        )
+        height, width = _sizes(data_shape, len(channels))[-1]
+        self.dense = nnx.Linear(height * width * channels[-1], outputs, rngs=rngs)
+        self.activation = activation
+
+    def __call__(self, x: Array) -> Array:
+        for convolution in self.convolutions:
+            x = self.activation(convolution(x))
+        return self.dense(x.reshape(len(x), -1))
+
+
+class ConvDecoder(nnx.Module):
+    """The mirror image: a dense layer and transposed convolutions, each doubling the image.
+
+    Where halving had rounded up, the doubled image is one row or column too large and is cropped.
+    """
+
+    def __init__(
+        self,
+        data_shape: Shape,
+        channels: Sequence[int],
+        latent_size: int,
+        outputs: int,
+        activation: Callable[[Array], Array],
+        rngs: nnx.Rngs,
+    ):
+        self.sizes = tuple(reversed(_sizes(data_shape, len(channels))))
+        height, width = self.sizes[0]
+        reverse = tuple(reversed(channels))
+        self.first_shape = (height, width, reverse[0])
+        self.dense = nnx.Linear(latent_size, math.prod(self.first_shape), rngs=rngs)
+        self.convolutions = nnx.List(
+            [nnx.ConvTranspose(a, b, KERNEL, strides=STRIDES, rngs=rngs) for a, b in pairwise((*reverse, outputs))]
+        )
+        self.activation = activation
+
+    def __call__(self, z: Array) -> Array:
+        x = self.dense(z).reshape(len(z), *self.first_shape)
+        for convolution, (height, width) in zip(self.convolutions, self.sizes[1:], strict=True):
+            x = convolution(self.activation(x))[:, :height, :width]
+        return x
+
+
+def conv(
+    data_shape: Shape,
+    latent_size: int,
+    *,
+    channels: Sequence[int] = (32, 64),
+    likelihood: Head | None = None,
+    posterior: Head | None = None,
+    activation: Callable[[Array], Array] = jax.nn.relu,
+) -> Model:
+    """A model whose encoder and decoder are convolutional, without any normalisation layers.
+
+    Args:
+      data_shape: height, width and channels of one image; any sizes.
+      latent_size: the number of latents.
+      channels: of the convolutions, each of which halves height and width.
+      likelihood: head of the decoder, `heads.bernoulli()` where None.
+      posterior: head of the encoder, `heads.predicted_normal()` where None.
+      activation: between the layers.
+
+    Raises:
+      TypeError, ValueError: sizes that are no positive integers; a data shape without three axes.
+
+    >>> import jax, jax.numpy as jnp
+    >>> model = conv((28, 28, 1), 20)
+    >>> params = model.init(jax.random.key(0))
+    >>> model.decode(params, jnp.zeros((8, 20))).mean.shape
+    (8, 28, 28, 1)
+    """
+    check_shape("data_shape", data_shape)
+    if len(data_shape) != 3:
+        raise ValueError(f"data_shape must be (height, width, channels); got {data_shape}")
+    check_count("latent_size", latent_size)
+    check_count("number of channels entries", len(channels))
+    for size in channels:
+        check_count("channels", size)
+    likelihood = likelihood or heads.bernoulli()
+    posterior = posterior or heads.predicted_normal()
+    raw_latents, raw_pixels = latent_size * posterior.channels, data_shape[-1] * likelihood.channels
+    return make_model(
+        lambda rngs: ConvEncoder(data_shape, channels, raw_latents, activation, rngs),
+        lambda rngs: ConvDecoder(data_shape, channels, latent_size, raw_pixels, activation, rngs),
+        data_shape=data_shape,
+        latent_shape=(latent_size,),
+        posterior=posterior,
+        likelihood=likelihood,
+    )
+
+
+def _sizes(data_shape: Shape, layers: int) -> list[tuple[int, int]]:
+    """Height and width before each halving and after the last: `[(28, 28), (14, 14), (7, 7)]`."""
+    sizes = [data_shape[:2]]
+    for _ in range(layers):
+        height, width = sizes[-1]
+        sizes.append((-(-height // 2), -(-width // 2)))
+    return sizes

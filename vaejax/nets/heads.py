@@ -1,0 +1,113 @@
+"""Heads: what turns a net's raw outputs into a distribution.
+
+The same heads serve at both ends: a likelihood over data is the head of a decoder, a posterior over
+latents the head of an encoder. A new one needs no class: a head says
+how many raw outputs it wants per element, how they become a distribution, what parameters of its own
+it has (a learned scale, say), and how a net should see data of its kind.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from vaejax.checks import check_count
+from vaejax.distributions import (
+    Bernoulli,
+    Categorical,
+    ContinuousBernoulli,
+    Delta,
+    Normal,
+    OptimalNormal,
+    bound_log_scale,
+)
+from vaejax.distributions.bounds import Bound
+from vaejax.types import Array, Distribution, Params, Shape
+
+
+def _no_parameters(event_shape: Shape) -> Params:
+    return {}
+
+
+def _as_float(x: Array) -> Array:
+    return jnp.asarray(x).astype(jnp.promote_types(jnp.result_type(x), jnp.float32))
+
+
+class Head(NamedTuple):
+    """Raw outputs `[*B, *E, channels]` to a distribution over `[*B, *E]`."""
+
+    channels: int  # raw outputs per element of the event
+    distribution: Callable[[Params, Array, int], Distribution]  # (own parameters, raw, event_ndims)
+    init: Callable[[Shape], Params] = _no_parameters  # event shape to the head's own parameters
+    standardize: Callable[[Array], Array] = _as_float  # data of this kind as floats for a net
+
+
+def bernoulli() -> Head:
+    """Pixels in {0, 1}: one logit each."""
+    return Head(1, lambda _, raw, event_ndims: Bernoulli(raw[..., 0], event_ndims))
+
+
+def continuous_bernoulli() -> Head:
+    """Pixels in [0, 1]: one natural parameter each."""
+    return Head(1, lambda _, raw, event_ndims: ContinuousBernoulli(raw[..., 0], event_ndims))
+
+
+def categorical(num_levels: int = 256) -> Head:
+    """Integer pixels from 0 to `num_levels - 1`: a logit per level."""
+    check_count("categorical: num_levels", num_levels, minimum=2)
+    return Head(
+        num_levels,
+        lambda _, raw, event_ndims: Categorical(raw, event_ndims),
+        standardize=lambda x: _as_float(x) / (num_levels - 1),
+    )
+
+
+def normal(scale: float = 1.0) -> Head:
+    """Real data with a fixed standard deviation: half the squared error over `scale^2`, and a constant."""
+    if not (isinstance(scale, int | float) and scale > 0):
+        raise ValueError(f"normal: scale must be a positive number; got {scale!r}")
+    return Head(1, lambda _, raw, event_ndims: Normal(raw[..., 0], scale, event_ndims))
+
+
+def learned_normal(initial_scale: float = 1.0, bound: Bound | None = bound_log_scale) -> Head:
+    """Real data with one standard deviation for all of it, learned along with the net.
+
+    Source: Rybkin, Daniilidis and Levine 2021 (sigma-VAE).
+    """
+    return _normal_with_parameter(initial_scale, bound, lambda event_shape: ())
+
+
+def per_dimension_normal(initial_scale: float = 1.0, bound: Bound | None = bound_log_scale) -> Head:
+    """Real data with one learned standard deviation per element of the event, the same for all examples."""
+    return _normal_with_parameter(initial_scale, bound, lambda event_shape: event_shape)
+
+
+def predicted_normal(bound: Bound | None = bound_log_scale) -> Head:
+    """Mean and log-scale from the net: the usual posterior, and a likelihood with a scale per example."""
+    return Head(2, lambda _, raw, event_ndims: Normal.from_log_scale(raw[..., 0], raw[..., 1], event_ndims, bound))
+
+
+def optimal_normal(min_scale: float = 1e-3) -> Head:
+    """Real data with the closed-form best standard deviation of each example; see `OptimalNormal`."""
+    return Head(1, lambda _, raw, event_ndims: OptimalNormal(raw[..., 0], event_ndims, min_scale))
+
+
+def delta() -> Head:
+    """A point: the posterior of the deterministic autoencoder."""
+    return Head(1, lambda _, raw, event_ndims: Delta(raw[..., 0], event_ndims))
+
+
+def _normal_with_parameter(
+    initial_scale: float, bound: Bound | None, parameter_shape: Callable[[Shape], Shape]
+) -> Head:
+    if not (isinstance(initial_scale, int | float) and initial_scale > 0):
+        raise ValueError(f"initial_scale must be a positive number; got {initial_scale!r}")
+
+    def init(event_shape: Shape) -> Params:
+        return {"log_scale": jnp.full(parameter_shape(event_shape), math.log(initial_scale))}
+
+    def distribution(params: Params, raw: Array, event_ndims: int) -> Distribution:
+        return Normal.from_log_scale(raw[..., 0], params["log_scale"], event_ndims, bound)
+
+    return Head(1, distribution, init)

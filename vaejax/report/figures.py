@@ -1,0 +1,113 @@
+"""Pictures as matplotlib figures: each function draws one and returns it, and shows or saves nothing."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vaejax.types import ArrayLike
+
+
+def tile(images: ArrayLike, columns: int, gap: int = 1) -> np.ndarray:
+    """Images `[N, H, W, C]` side by side in rows of `columns`: `[H', W', C]`, gaps and holes NaN."""
+    images = np.asarray(images, np.float32)
+    count, height, width, channels = images.shape
+    rows = -(-count // columns)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, channels), np.nan, np.float32)
+    for index, image in enumerate(images):
+        top, left = (index // columns) * (height + gap), (index % columns) * (width + gap)
+        sheet[top : top + height, left : left + width] = image
+    return sheet
+
+
+def draw_images(axes: Axes, images: ArrayLike, columns: int, white: float = 1.0, title: str = "") -> None:
+    """Draw images `[N, H, W, C]` (grey or colour, 0 to `white`) as one sheet into `axes`."""
+    sheet = tile(images, columns) / white
+    if sheet.shape[-1] == 1:
+        axes.imshow(sheet[..., 0], cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
+        axes.set_facecolor("#5b7fa6")
+    else:
+        axes.imshow(np.clip(np.nan_to_num(sheet, nan=1.0), 0.0, 1.0), interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.set_title(title, fontsize=10)
+
+
+def draw_latents(axes: Axes, means: ArrayLike, labels: ArrayLike, title: str = "") -> None:
+    """Scatter two-dimensional posterior means `[N, 2]`, coloured by label, into `axes`."""
+    means, labels = np.asarray(means), np.asarray(labels)
+    points = axes.scatter(means[:, 0], means[:, 1], c=labels, cmap="tab10", vmin=-0.5, vmax=9.5, s=6, linewidths=0)
+    axes.figure.colorbar(points, ax=axes, ticks=range(10), label="digit")
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.set_xlabel("$z_1$")
+    axes.set_ylabel("$z_2$")
+    axes.set_title(title, fontsize=10)
+
+
+def reconstructions(x: ArrayLike, means: ArrayLike, white: float = 1.0) -> Figure:
+    """Data above, and below each image the mean of p(x|z) at its posterior mean."""
+    figure = _figure(8.0, 4.2)
+    above, below = figure.subplots(2, 1)
+    columns = min(16, len(np.asarray(x)))
+    draw_images(above, x, columns, white, "data x")
+    draw_images(below, means, columns, white, "reconstruction: mean of p(x|z), z the posterior mean")
+    return figure
+
+
+def samples(means: ArrayLike, draws: ArrayLike, white: float = 1.0) -> Figure:
+    """What the prior generates: for the same z, the mean of p(x|z) and a draw from it."""
+    figure = _figure(8.0, 4.4)
+    left, right = figure.subplots(1, 2)
+    columns = int(np.ceil(np.sqrt(len(np.asarray(means)))))
+    draw_images(left, means, columns, white, "z ~ p(z): mean of p(x|z)")
+    draw_images(right, draws, columns, white, "the same z: a draw x ~ p(x|z)")
+    return figure
+
+
+def learning_curves(steps: Sequence[int], curves: Mapping[str, Sequence[float]], kl_per_axis: ArrayLike) -> Figure:
+    """The parts of the objective over the steps and, where there are any, the KL of each latent axis."""
+    kl_per_axis = np.asarray(kl_per_axis)
+    figure = _figure(9.0 if kl_per_axis.size else 5.0, 3.4)
+    panels = np.atleast_1d(figure.subplots(1, 2 if kl_per_axis.size else 1))
+    for name, values in curves.items():
+        panels[0].plot(steps, values, label=name)
+    panels[0].set_xlabel("step")
+    panels[0].set_ylabel("nats per example")
+    panels[0].set_title("training, mean over an epoch", fontsize=10)
+    # The first epochs are far above the rest; the picture is about where the curves settle.
+    tails = np.concatenate([np.asarray(values)[len(values) // 50 :] for values in curves.values()])
+    panels[0].set_ylim(min(0.0, float(tails.min())), 1.05 * float(tails.max()))
+    panels[0].legend(fontsize=8)
+    panels[0].grid(alpha=0.3)
+    if kl_per_axis.size:
+        ordered = np.sort(kl_per_axis)[::-1]
+        panels[1].bar(np.arange(1, len(ordered) + 1), ordered)
+        panels[1].set_xlabel("latent axis, by rank")
+        panels[1].set_ylabel("KL (nats)")
+        panels[1].set_title("KL of each axis, last epoch", fontsize=10)
+        panels[1].grid(alpha=0.3, axis="y")
+    return figure
+
+
+def manifold(images: ArrayLike, columns: int, white: float = 1.0) -> Figure:
+    """The decoded plane: images at a grid of quantiles of the prior, `z_1` to the right, `z_2` upwards."""
+    figure = _figure(6.0, 6.2)
+    axes = figure.subplots()
+    draw_images(axes, images, columns, white, "mean of p(x|z) over the plane, at quantiles of the prior")
+    axes.set_xlabel("$z_1$")
+    axes.set_ylabel("$z_2$")
+    return figure
+
+
+def latents(means: ArrayLike, labels: ArrayLike) -> Figure:
+    """Two-dimensional posterior means of the test set, coloured by label."""
+    figure = _figure(6.0, 5.2)
+    draw_latents(figure.subplots(), means, labels, "posterior means of the test set")
+    return figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), dpi=120, layout="constrained")

@@ -1,0 +1,266 @@
+"""A run: an experiment trained, measured and drawn into a folder of its own."""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vaejax.checks import check_support
+from vaejax.data import batch_indices, count_steps
+from vaejax.evaluation import Estimate, active_units, batch_metrics, evaluate, per_example
+from vaejax.experiment import Experiment, Settings, load_experiment
+from vaejax.objectives import negative_mean
+from vaejax.report import figures
+from vaejax.training import (
+    Chunk,
+    TrainState,
+    fit,
+    init_state,
+    load_checkpoint,
+    make_train_step,
+    save_checkpoint,
+    scan_steps,
+)
+from vaejax.training.step import Metrics
+from vaejax.types import Array, Params
+
+# Test data and evaluation noise are the same for every run, whatever its seed.
+EVALUATION_SEED = 0x7E57
+
+
+class RunResult(NamedTuple):
+    """What a finished run has to say."""
+
+    folder: Path
+    test: dict[str, Estimate]  # in nats per example
+    active_units: int
+    latent_size: int
+    seconds: float  # of training
+    examples_per_second: float  # median over the epochs
+    pictures: list[Path]
+
+
+def train(
+    name: str, settings: Settings, experiment: Experiment, on_chunk: Callable[[Chunk], None] = lambda chunk: None
+) -> RunResult:
+    """Train an experiment and write its run folder.
+
+    Everything that can be wrong with the settings and the data is found before the folder is made,
+    which then holds `config.json`, `metrics.jsonl` (a line per epoch), `checkpoint/`, `results.json`
+    and the pictures.
+
+    Args:
+      name: of the experiment, or the path of its file.
+      settings: what `build` was called with.
+      experiment: what it returned.
+      on_chunk: called after every epoch.
+
+    Raises:
+      ValueError, TypeError: settings or data that do not fit the model.
+      FileExistsError: the run folder exists.
+      FloatingPointError: the loss was not finite.
+    """
+    train_images = experiment.dataset.train.images
+    steps_per_epoch = count_steps(len(train_images), settings.batch_size)
+    state = _initial_state(experiment, settings)
+    loss_fn = make_loss(experiment)
+    check_fit(experiment, loss_fn, state.params, settings.batch_size)
+
+    folder = claim_folder(settings.output, Path("runs") / Path(name).stem)
+    _write_json(folder / "config.json", _describe(name, settings, experiment))
+    plan = partial(
+        batch_indices,
+        jax.random.split(jax.random.key(settings.seed), 3)[2],
+        num_steps=steps_per_epoch,
+        num_examples=len(train_images),
+        batch_size=settings.batch_size,
+    )
+    run = scan_steps(make_train_step(loss_fn, experiment.optimizer), plan)
+    history: list[Chunk] = []
+    start = time.perf_counter()
+    with open(folder / "metrics.jsonl", "w") as log:
+
+        def record(chunk: Chunk) -> None:
+            history.append(chunk)
+            line = {"step": chunk.step, "seconds": chunk.seconds} | {k: v.tolist() for k, v in chunk.metrics.items()}
+            log.write(json.dumps(line) + "\n")
+            log.flush()
+            on_chunk(chunk)
+
+        state = fit(run, state, train_images, settings.epochs, record)
+    seconds = time.perf_counter() - start
+    save_checkpoint(folder / "checkpoint", state)
+    # The first epoch holds the compilation, which says nothing about the speed.
+    speeds = [chunk.num_steps * settings.batch_size / chunk.seconds for chunk in history[1:] or history]
+
+    test, units, latent_size = measure(experiment, state.params)
+    result = RunResult(
+        folder, test, units, latent_size, seconds, statistics.median(speeds),
+        pictures=list(draw(experiment, state.params, history, folder)),
+    )  # fmt: skip
+    _write_json(folder / "results.json", _summary(result))
+    return result
+
+
+def make_loss(experiment: Experiment) -> Callable[[Params, Array, Any], tuple[Array, Metrics]]:
+    """The experiment as the loss of a train step: `(params, key, images)` to the loss and its metrics."""
+
+    def loss_fn(params: Params, key: Array, images: Any) -> tuple[Array, Metrics]:
+        prepare_key, objective_key = jax.random.split(key)
+        x = experiment.prepare(prepare_key, images)
+        loss, terms = negative_mean(experiment.objective(params, objective_key, x))
+        return loss, batch_metrics(terms, experiment.prior)
+
+    return loss_fn
+
+
+def check_fit(experiment: Experiment, loss_fn: Callable[..., Any], params: Params, batch_size: int) -> None:
+    """Raise where the data, the model and the likelihood do not fit each other; nothing is computed yet."""
+    key = jax.random.key(EVALUATION_SEED)
+    for images in (experiment.dataset.train.images, experiment.dataset.test.images):
+        x = experiment.prepare(key, images)
+        q = jax.eval_shape(experiment.model.encode, params, x)
+        likelihood = jax.eval_shape(lambda p, q: experiment.model.decode(p, q.sample(key)), params, q)
+        if callable(getattr(likelihood, "support", None)):
+            expected = f"in the support of the likelihood {type(likelihood).__name__}"
+            check_support(f"the data set {experiment.dataset.name}", x, likelihood.support, expected)
+    jax.eval_shape(loss_fn, params, key, experiment.dataset.train.images[:batch_size])
+
+
+def measure(experiment: Experiment, params: Params) -> tuple[dict[str, Estimate], int, int]:
+    """The test figures with their standard errors, the number of active units and of latents."""
+    prepare_key, noise_key = jax.random.split(jax.random.key(EVALUATION_SEED))
+    x = experiment.prepare(prepare_key, experiment.dataset.test.images)
+
+    def objective(key: Array, x: Array) -> dict[str, Array]:
+        # A batch of one, since an objective may couple the examples of a batch.
+        each = per_example(experiment.objective(params, key, x[None]))
+        return {name: values[0] for name, values in each.items()}
+
+    test = jax.jit(partial(evaluate, objective))(noise_key, x)
+    means = experiment.model.encode(params, x).mean  # type: ignore[attr-defined]
+    return test, int(active_units(means)), means.shape[-1]
+
+
+def draw(experiment: Experiment, params: Params, history: list[Chunk], folder: Path) -> Iterator[Path]:
+    """Draw the pictures of a run into its folder, and yield their paths."""
+    prepare_key, sample_key = jax.random.split(jax.random.key(EVALUATION_SEED))
+    x = experiment.prepare(prepare_key, experiment.dataset.test.images)
+    encode, decode = (jax.jit(partial(f, params)) for f in (experiment.model.encode, experiment.model.decode))
+    means = encode(x).mean
+    white = float(jnp.max(x))
+
+    def save(name: str, figure: Any) -> Path:
+        figure.savefig(folder / name)
+        return folder / name
+
+    yield save("reconstructions.png", figures.reconstructions(x[:32], decode(means[:32]).mean, white))
+    if experiment.prior is not None:
+        prior_key, draw_key = jax.random.split(sample_key)
+        p = decode(experiment.prior.sample(prior_key, (64,)))
+        yield save("samples.png", figures.samples(p.mean, p.sample(draw_key), white))
+    names = [n for n in ("negative_elbo", "reconstruction", "kl", "penalty") if n in history[-1].metrics]
+    curves = {name: [float(chunk.metrics[name]) for chunk in history] for name in names}
+    axes = history[-1].metrics.get("kl_per_axis", np.zeros(0))
+    yield save("curves.png", figures.learning_curves([chunk.step for chunk in history], curves, axes))
+    if means.shape[-1] == 2:
+        yield save("latents.png", figures.latents(means, experiment.dataset.test.labels))
+        if experiment.prior is not None:
+            grid = decode(quantile_grid(columns=20)).mean
+            yield save("manifold.png", figures.manifold(grid, columns=20, white=white))
+
+
+def quantile_grid(columns: int) -> Array:
+    """Points of the plane at equal steps of the standard normal's probability, `[columns**2, 2]`, top row first."""
+    steps = jax.scipy.special.ndtri((jnp.arange(columns) + 0.5) / columns)
+    second, first = jnp.meshgrid(steps[::-1], steps, indexing="ij")
+    return jnp.stack([first.ravel(), second.ravel()], axis=-1)
+
+
+def load_run(folder: str | os.PathLike[str]) -> tuple[Experiment, Settings, TrainState]:
+    """A finished run: its experiment, its settings and its trained state.
+
+    Raises:
+      FileNotFoundError: the folder is no run, or has no checkpoint yet.
+      ValueError: its experiment is unknown or has become another model.
+    """
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} is no run folder: it has no config.json")
+    config = json.loads(path.read_text())
+    module = load_experiment(config["experiment"])
+    settings = module.Settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in config["settings"].items()})
+    experiment = module.build(settings)
+    state = jax.eval_shape(partial(_initial_state, experiment, settings))
+    return experiment, settings, load_checkpoint(Path(folder) / "checkpoint", state)
+
+
+def claim_folder(output: str | None, parent: Path) -> Path:
+    """Make the folder of a run: `output`, or the next free number in `parent`.
+
+    Raises:
+      FileExistsError: `output` exists; nothing in it is touched.
+    """
+    if output is not None:
+        folder = Path(output)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError as error:
+            raise FileExistsError(f"output {output} exists: name a new folder for the run") from error
+        return folder
+    parent.mkdir(parents=True, exist_ok=True)
+    number = 1 + max((int(p.name) for p in parent.iterdir() if p.name.isdigit()), default=0)
+    while True:
+        folder = parent / f"{number:03d}"
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            number += 1  # another run took it in between
+        else:
+            return folder
+
+
+def _initial_state(experiment: Experiment, settings: Settings) -> TrainState:
+    params_key, noise_key, _ = jax.random.split(jax.random.key(settings.seed), 3)
+    return init_state(noise_key, experiment.model.init(params_key), experiment.optimizer)
+
+
+def _describe(name: str, settings: Settings, experiment: Experiment) -> dict[str, Any]:
+    """All that is needed to make the run again."""
+    packages = ("vaejax", "jax", "jaxlib", "flax", "optax", "numpy")
+    return {
+        "experiment": name,
+        "settings": dataclasses.asdict(settings),
+        "data": {"name": experiment.dataset.name, "sha256": experiment.dataset.sha256},
+        "versions": {"python": sys.version.split()[0]} | {p: importlib.metadata.version(p) for p in packages},
+        "devices": [device.device_kind for device in jax.devices()],
+        "prng": str(jax.random.key_impl(jax.random.key(0))),
+    }
+
+
+def _summary(result: RunResult) -> dict[str, Any]:
+    return {
+        "test": {
+            name: {"mean": float(each.mean), "standard_error": float(each.standard_error)}
+            for name, each in result.test.items()
+        },
+        "active_units": result.active_units,
+        "latent_size": result.latent_size,
+        "seconds": result.seconds,
+        "examples_per_second": result.examples_per_second,
+    }
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n")
