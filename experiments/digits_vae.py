@@ -1,16 +1,18 @@
 """A variational autoencoder on handwritten digits: the first thing to run.
 
-Shows: the Gaussian VAE, a Bernoulli likelihood on pixels binarized afresh at every step, the KL of
-each latent axis, and samples from the prior.
+Shows: the Gaussian VAE with the exact likelihood for stored intensities, a categorical over the 17
+levels of a pixel; the KL of each latent axis; samples from the prior.
 Command: make train
-Time: half a minute on 2 cores.
-Expected: see EXPECTED.
+Time: 15 seconds on 2 cores, 3 of them training.
+Expected: test -ELBO 94 nats (+- 0.6 over the 360 test images), of which KL 10; 8 of 8 units active.
+  More epochs overfit: the training figure falls on, the test figure rises.
 Source: Kingma and Welling 2014, Auto-Encoding Variational Bayes.
 """
 
 import dataclasses
 from functools import partial
 
+import jax.numpy as jnp
 import optax
 
 import vaejax
@@ -19,23 +21,18 @@ from vaejax.types import Array, ElboTerms, Params
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(experiment.Settings):
+class Settings(experiment.VaeSettings):
     """Settings of a VAE on the digits."""
 
-    epochs: int = 300
-    latent_size: int = 8
-    """Number of latents."""
-    hidden_sizes: tuple[int, ...] = (256,)
-    """Widths of the encoder's hidden layers; the decoder has them in reverse."""
-    num_samples: int = 1
-    """Monte-Carlo samples of the likelihood term."""
-    beta: float = 1.0
-    """Weight of the KL term in training; the figures reported never use it."""
+    epochs: int = 80
+    """Passes over the training data."""
 
 
 def build(settings: Settings) -> experiment.Experiment:
+    """The digits as levels 0 to 16, a perceptron, and the evidence lower bound."""
     dataset = data.load_digits()
-    model = nets.mlp(dataset.shape, settings.latent_size, hidden_sizes=settings.hidden_sizes)
+    levels = nets.heads.categorical(dataset.max_value + 1)
+    model = nets.mlp(dataset.shape, settings.latent_size, hidden_sizes=settings.hidden_sizes, likelihood=levels)
 
     def objective(params: Params, key: Array, x: Array) -> ElboTerms:
         encode, decode = partial(model.encode, params), partial(model.decode, params)
@@ -44,7 +41,7 @@ def build(settings: Settings) -> experiment.Experiment:
     return experiment.Experiment(
         dataset=dataset,
         model=model,
-        prepare=partial(data.binarize, max_value=dataset.max_value),
+        prepare=lambda key, images: jnp.asarray(images),
         objective=objective,
         optimizer=optax.adam(settings.learning_rate),
         prior=vaejax.standard_normal.expand((settings.latent_size,)),

@@ -32,7 +32,7 @@ def check_array(name: str, value: Any) -> None:
     """Raise `TypeError` where `value` is no array of numbers."""
     if not is_array(value):
         raise TypeError(f"{name} must be an array; got {type(value).__name__}")
-    dtype = jnp.result_type(value)
+    dtype = getattr(value, "dtype", np.dtype(type(value)))
     if not (jnp.issubdtype(dtype, jnp.number) or dtype == jnp.bool_):
         raise TypeError(f"{name} must hold numbers; got dtype {dtype}")
 
@@ -112,7 +112,12 @@ def check_event_shape(name: str, value: Any, parameters: Shape, event_ndims: int
     shape = jnp.shape(value)
     if len(shape) < event_ndims:
         raise ValueError(f"{name} must have at least {event_ndims} axes (the event axes); got shape {shape}")
-    if event_ndims == 0 or len(parameters) < event_ndims:
+    if len(parameters) < event_ndims:
         return
-    if shape[-event_ndims:] != parameters[-event_ndims:]:
-        raise ValueError(f"{name} must have event shape {parameters[-event_ndims:]}; got shape {shape}")
+    batch, event = parameters[: len(parameters) - event_ndims], parameters[len(parameters) - event_ndims :]
+    if shape[len(shape) - event_ndims :] != event:
+        raise ValueError(f"{name} must have event shape {event}; got shape {shape}")
+    try:
+        jnp.broadcast_shapes(shape[: len(shape) - event_ndims], batch)
+    except ValueError as error:
+        raise ValueError(f"{name} must have batch axes that broadcast with {batch}; got shape {shape}") from error

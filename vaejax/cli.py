@@ -71,13 +71,24 @@ def check_platform() -> None:
         raise OSError(f"JAX finds no device for {asked}: {reason}") from error
 
 
+# The figures of a test in the order in which they are shown: what for, and in what unit.
+FIGURES = {
+    "negative_elbo": ("-ELBO", "nats"),
+    "reconstruction": ("reconstruction", "nats"),
+    "kl": ("KL", "nats"),
+    "penalty": ("penalty", "nats"),
+    "squared_error": ("squared error", "white = 1, summed over the pixels"),
+}
+
+
 def summary(result: RunResult) -> str:
     """The test figures and where everything is."""
-    labels = {"negative_elbo": "-ELBO", "reconstruction": "reconstruction", "kl": "KL", "penalty": "penalty"}
-    lines = ["test, nats per example (mean +- standard error)"]
-    for name, estimate in result.test.items():
-        lines.append(f"  {labels[name]:<15}{float(estimate.mean):9.2f} +- {float(estimate.standard_error):.2f}")
-    lines.append(f"active units: {result.active_units} of {result.latent_size}")
+    lines = ["test, mean per example +- its standard error"]
+    for name, (label, unit) in FIGURES.items():
+        if name in result.test:
+            mean, standard_error = (float(number) for number in result.test[name])
+            lines.append(f"  {label:<15}{mean:9.2f} +- {standard_error:.2f}  {unit}")
+    lines.append(f"active units: {result.active_units}")
     lines.append(f"trained in {result.seconds:.1f} s, {result.examples_per_second:,.0f} examples/s")
     lines.append(f"run folder: {result.folder}")
     lines.extend(f"  {path}" for path in result.pictures)

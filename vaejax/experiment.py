@@ -32,6 +32,10 @@ class Settings:
     """Examples per step."""
     learning_rate: float = 1e-3
     """Step size of Adam."""
+    latent_size: int = 8
+    """Number of latents."""
+    hidden_sizes: tuple[int, ...] = (128,)
+    """Widths of the encoder's hidden layers; the decoder has them in reverse."""
     output: str | None = None
     """Folder of the run, which must not exist; by default runs/EXPERIMENT/NUMBER."""
 
@@ -41,6 +45,16 @@ class Settings:
         check_count("seed", self.seed, minimum=0)
         if not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"learning_rate must be positive and finite; got {self.learning_rate}")
+
+
+@dataclasses.dataclass(frozen=True)
+class VaeSettings(Settings):
+    """The settings of a variational autoencoder."""
+
+    num_samples: int = 1
+    """Monte-Carlo samples of the likelihood term."""
+    beta: float = 1.0
+    """Weight of the KL term in training; the figures reported never use it."""
 
 
 class Experiment(NamedTuple):

@@ -43,9 +43,8 @@ class RunResult(NamedTuple):
     """What a finished run has to say."""
 
     folder: Path
-    test: dict[str, Estimate]  # in nats per example
+    test: dict[str, Estimate]  # per example, in nats but for the squared error
     active_units: int
-    latent_size: int
     seconds: float  # of training
     examples_per_second: float  # median over the epochs
     pictures: list[Path]
@@ -104,11 +103,9 @@ def train(
     # The first epoch holds the compilation, which says nothing about the speed.
     speeds = [chunk.num_steps * settings.batch_size / chunk.seconds for chunk in history[1:] or history]
 
-    test, units, latent_size = measure(experiment, state.params)
-    result = RunResult(
-        folder, test, units, latent_size, seconds, statistics.median(speeds),
-        pictures=list(draw(experiment, state.params, history, folder)),
-    )  # fmt: skip
+    test, units = measure(experiment, state.params)
+    pictures = list(draw(experiment, state.params, history, folder))
+    result = RunResult(folder, test, units, seconds, statistics.median(speeds), pictures)
     _write_json(folder / "results.json", _summary(result))
     return result
 
@@ -138,19 +135,27 @@ def check_fit(experiment: Experiment, loss_fn: Callable[..., Any], params: Param
     jax.eval_shape(loss_fn, params, key, experiment.dataset.train.images[:batch_size])
 
 
-def measure(experiment: Experiment, params: Params) -> tuple[dict[str, Estimate], int, int]:
-    """The test figures with their standard errors, the number of active units and of latents."""
+def measure(experiment: Experiment, params: Params) -> tuple[dict[str, Estimate], int]:
+    """The test figures with their standard errors, and the number of active units.
+
+    To the parts of the objective comes `squared_error`: from x to the mean of p(x|z) at the posterior
+    mean, summed over the image, with white as 1.
+    """
     prepare_key, noise_key = jax.random.split(jax.random.key(EVALUATION_SEED))
     x = experiment.prepare(prepare_key, experiment.dataset.test.images)
+    white = jnp.max(x).astype(jnp.float32)
 
     def objective(key: Array, x: Array) -> dict[str, Array]:
         # A batch of one, since an objective may couple the examples of a batch.
         each = per_example(experiment.objective(params, key, x[None]))
-        return {name: values[0] for name, values in each.items()}
+        error = (x - experiment.model.decode(params, encode(x)).mean) / white  # type: ignore[attr-defined]
+        return {name: values[0] for name, values in each.items()} | {"squared_error": jnp.sum(error**2)}
+
+    def encode(x: Array) -> Array:
+        return experiment.model.encode(params, x).mean  # type: ignore[attr-defined]
 
     test = jax.jit(partial(evaluate, objective))(noise_key, x)
-    means = experiment.model.encode(params, x).mean  # type: ignore[attr-defined]
-    return test, int(active_units(means)), means.shape[-1]
+    return test, int(active_units(jax.jit(encode)(x)))
 
 
 def draw(experiment: Experiment, params: Params, history: list[Chunk], folder: Path) -> Iterator[Path]:
@@ -256,7 +261,6 @@ def _summary(result: RunResult) -> dict[str, Any]:
             for name, each in result.test.items()
         },
         "active_units": result.active_units,
-        "latent_size": result.latent_size,
         "seconds": result.seconds,
         "examples_per_second": result.examples_per_second,
     }

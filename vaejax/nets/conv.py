@@ -105,7 +105,8 @@ def conv(
     if len(data_shape) != 3:
         raise ValueError(f"data_shape must be (height, width, channels); got {data_shape}")
     check_count("latent_size", latent_size)
-    check_count("number of channels entries", len(channels))
+    if len(channels) == 0:
+        raise ValueError("channels must have at least one entry: each is a convolution that halves the image")
     for size in channels:
         check_count("channels", size)
     likelihood = likelihood or heads.bernoulli()

@@ -39,10 +39,9 @@ def load_checkpoint(folder: str | os.PathLike[str], like: TrainState) -> TrainSt
         raise FileNotFoundError(f"{folder} is no checkpoint: there is no such folder")
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), like)
     with ocp.StandardCheckpointer() as checkpointer:
-        try:
-            saved = checkpointer.metadata(path).item_metadata
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"{folder} is no checkpoint, or an unfinished one") from error
+        saved = checkpointer.metadata(path).item_metadata
+        if saved is None:
+            raise FileNotFoundError(f"{folder} is no checkpoint, or an unfinished one")
         _check_same(folder, saved, like)
         return checkpointer.restore(path, like)
 

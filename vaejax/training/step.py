@@ -63,7 +63,7 @@ def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) ->
         (loss, metrics), gradient = jax.value_and_grad(loss_fn, has_aux=True)(state.params, key, batch)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {**metrics, "loss": loss, "gradient_norm": optax.global_norm(gradient)}
+        metrics = {**metrics, "loss": loss, "gradient_norm": optax.tree.norm(gradient)}
         return TrainState(state.step + 1, params, opt_state, state.key), metrics
 
     return step

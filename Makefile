@@ -1,0 +1,87 @@
+# Everything runs in an environment of its own, which is made when it is first needed.
+#
+#   make train                          a VAE on handwritten digits
+#   make train EXPERIMENT=digits_ae ARGS="--learning-rate 3e-4" ACCEL=gpu
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+EXPERIMENT ?= digits_vae
+ARGS ?=
+# cpu, gpu or tpu: which JAX wheels are installed and which platform JAX must use.
+ACCEL ?= cpu
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+platform_cpu := cpu
+platform_gpu := cuda
+platform_tpu := tpu
+platform := $(platform_$(ACCEL))
+ifeq ($(platform),)
+$(error ACCEL=$(ACCEL) is unknown: cpu, gpu or tpu)
+endif
+
+# The wheels for a GPU depend on its driver: CUDA 13 needs 580 or newer.
+wheels_cpu :=
+wheels_gpu = ,cuda$(shell driver=$$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -1); \
+  [ "$${driver%%.*}" -ge 580 ] 2>/dev/null && echo 13 || echo 12)
+wheels_tpu := ,tpu
+
+venv := .venv/$(ACCEL)
+run := JAX_PLATFORMS=$(platform) $(venv)/bin
+
+# $(call install,EXTRAS): into $(venv), with uv where there is one, at the versions that are tested together.
+install = if command -v uv >/dev/null; \
+  then UV_COMPILE_BYTECODE=1 uv pip install --quiet --python $(venv)/bin/python -c .ci/constraints.txt -e ".[$(1)]"; \
+  else $(venv)/bin/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e ".[$(1)]"; fi
+
+.PHONY: help train test test-slow check bench figures constraints clean device-$(ACCEL)
+
+help: ## say what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@echo
+	@echo 'train takes EXPERIMENT=name, ARGS="settings", ACCEL=cpu|gpu|tpu; experiments:'
+	@echo '  $(basename $(notdir $(wildcard experiments/*_ae.py experiments/*_vae*.py)))'
+
+train: $(venv)/.train ## train EXPERIMENT (digits_vae) on ACCEL (cpu) with ARGS
+	@$(run)/vaejax train $(EXPERIMENT) $(ARGS)
+
+test: $(venv)/.test ## run the tests
+	$(run)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+test-slow: $(venv)/.test ## run the tests that take minutes
+	$(run)/python -m pytest -m slow $(PYTEST_ARGS)
+
+check: $(venv)/.check ## format, lint, types
+	$(venv)/bin/ruff format --check .
+	$(venv)/bin/ruff check .
+	$(venv)/bin/mypy
+
+bench: $(venv)/.train ## an epoch of MNIST against a bare JAX loop (VAEJAX_DATA names the folder)
+	@$(run)/python experiments/benchmarks/mnist_epoch.py $(ARGS)
+
+figures: $(venv)/.train ## draw the picture of the README again
+	@$(run)/python experiments/ae_beside_vae.py
+
+constraints: ## resolve the versions that are tested together again (needs uv)
+	uv pip compile --universal --upgrade --no-header --no-annotate \
+	  --python-version 3.11 --extra check \
+	  pyproject.toml -o .ci/constraints.txt
+
+clean: ## remove the environments and the caches
+	rm -rf .venv .pytest_cache .hypothesis .mypy_cache .ruff_cache
+
+$(venv)/.%: pyproject.toml .ci/constraints.txt | $(venv)/bin/python device-$(ACCEL)
+	@echo "installing vaejax[$*$(wheels_$(ACCEL))] into $(venv); the first time this takes a minute"
+	@$(call install,$*$(wheels_$(ACCEL)))
+	@touch $@
+
+$(venv)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "vaejax needs Python 3.11 or newer: PYTHON=path names one"; exit 1; }
+	@$(PYTHON) -m venv $(venv) || { echo "$(PYTHON) cannot make environments: install its venv module"; exit 1; }
+
+# Said before gigabytes are downloaded; JAX itself has the last word when it starts.
+device-cpu device-tpu: ;
+device-gpu:
+	@nvidia-smi -L >/dev/null 2>&1 || { echo "ACCEL=gpu: no NVIDIA GPU or driver here (nvidia-smi finds none)"; exit 1; }

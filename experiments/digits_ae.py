@@ -1,0 +1,49 @@
+"""The deterministic autoencoder: squared error, and no penalty on its code.
+
+Shows: that an autoencoder is the same expression as a VAE, with a point for a posterior, a unit
+Normal for a likelihood and no regularizer. It reconstructs, but has no prior to sample from.
+Command: make train EXPERIMENT=digits_ae
+Time: see EXPECTED.
+Expected: see EXPECTED.
+Source: Rumelhart, Hinton and Williams 1986, Learning internal representations by error propagation.
+"""
+
+import dataclasses
+from functools import partial
+
+import optax
+
+import vaejax
+from vaejax import data, experiment, nets
+from vaejax.types import Array, AutoencodeTerms, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(experiment.Settings):
+    """Settings of an autoencoder on the digits."""
+
+    epochs: int = 200
+    """Passes over the training data."""
+
+
+def build(settings: Settings) -> experiment.Experiment:
+    """The digits in [0, 1], a perceptron, and half the squared error (with the Normal's constant)."""
+    dataset = data.load_digits()
+    model = nets.mlp(
+        dataset.shape,
+        settings.latent_size,
+        hidden_sizes=settings.hidden_sizes,
+        posterior=nets.heads.delta(),
+        likelihood=nets.heads.normal(scale=1.0),
+    )
+
+    def objective(params: Params, key: Array, x: Array) -> AutoencodeTerms:
+        return vaejax.autoencode(key, x, partial(model.encode, params), partial(model.decode, params), vaejax.none)
+
+    return experiment.Experiment(
+        dataset=dataset,
+        model=model,
+        prepare=lambda key, images: data.to_unit(images, dataset.max_value),
+        objective=objective,
+        optimizer=optax.adam(settings.learning_rate),
+    )

@@ -1,0 +1,112 @@
+"""What is wrong is said at once: the argument, what was expected, what came."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import vaejax
+from vaejax import Bernoulli, Normal
+
+X = jnp.ones((8, 4))
+
+
+def encode(x):
+    return Normal(x[:, :2], 1.0)
+
+
+def decode(z):
+    return Bernoulli(jnp.tile(z, (1, 2)))
+
+
+def call(**changes):
+    return vaejax.elbo(**{"key": jax.random.key(0), "x": X, "encode": encode, "decode": decode} | changes)
+
+
+BAD = {
+    "no key": ({"key": None}, TypeError, r"key must be a typed PRNG key from jax.random.key.*got NoneType"),
+    "seed for key": ({"key": 0}, TypeError, r"key must be a typed PRNG key.*got int"),
+    "legacy key": ({"key": jax.random.PRNGKey(0)}, TypeError, r"typed PRNG key.*uint32.*\(2,\).*wrap_key_data"),
+    "many keys": ({"key": jax.random.split(jax.random.key(0), 3)}, ValueError, r"key must be one key.*got shape \(3,\)"),
+    "arguments swapped": ({"x": encode, "encode": X}, TypeError, "x must be an array.*argument order"),
+    "no data": ({"x": None}, TypeError, "x must be an array of data; got NoneType"),
+    "empty data": ({"x": jnp.ones((0, 4))}, ValueError, r"x must not be empty; got shape \(0, 4\)"),
+    "NaN data": ({"x": X.at[0, 0].set(jnp.nan)}, ValueError, "value must be 0 or 1.*got NaN"),
+    "grey data": ({"x": 0.5 * X}, ValueError, r"value must be 0 or 1 \(binarize.*from 0.5 to 0.5"),
+    "pixels to 16": ({"x": 16 * X}, ValueError, "value must be 0 or 1.*to 16.0"),
+    "pixels to 255": ({"x": np.full((8, 4), 255, np.uint8)}, ValueError, "value must be 0 or 1.*to 255"),
+    "wrong data size": (
+        {"x": jnp.ones((8, 5))}, ValueError, r"value must have event shape \(4,\); got shape \(8, 5\)"
+    ),
+    "wrong data rank": (
+        {"x": jnp.ones((8, 2, 4)), "encode": lambda x: Normal(x[:, 0, :2], 1.0)}, ValueError,
+        r"value must have batch axes that broadcast with \(8,\); got shape \(8, 2, 4\)",
+    ),
+    "encode no function": ({"encode": 3}, TypeError, "encode must be a function; got int"),
+    "decode no function": ({"decode": None}, TypeError, "decode must be a function; got NoneType"),
+    "mean and log-variance": (
+        {"encode": lambda x: (x, x)}, TypeError, "encode must return a distribution.*got tuple.*from_log_variance"
+    ),
+    "array for likelihood": (
+        {"decode": lambda z: z}, TypeError, "decode must return a distribution with sample and log_prob"
+    ),
+    "zero samples": ({"num_samples": 0}, ValueError, "num_samples must be at least 1; got 0"),
+    "half a sample": ({"num_samples": 1.5}, TypeError, "num_samples must be an integer; got float 1.5"),
+    "true samples": ({"num_samples": True}, TypeError, "num_samples must be an integer; got bool"),
+    "zero latents": ({"encode": lambda x: Normal(x[:, :0], 1.0)}, ValueError, "at least one latent"),
+    "negative beta": ({"beta": -0.1}, ValueError, "beta must be at least 0; got -0.1"),
+    "NaN beta": ({"beta": float("nan")}, ValueError, "beta must be at least 0; got nan"),
+    "beta as text": ({"beta": "1"}, TypeError, "beta must be an array; got str"),
+    "beta of another shape": ({"beta": jnp.ones(3)}, ValueError, r"beta must have shape \(\) or \(8,\); got \(3,\)"),
+    "kl as text": ({"kl": "mc"}, TypeError, "kl must be a function; got str"),
+    "log-variance for scale": (
+        {"encode": lambda x: Normal(x[:, :2], -x[:, :2])}, ValueError, "scale must be positive.*from_log_variance"
+    ),
+    "no closed form": ({"encode": lambda x: Bernoulli(x[:, :2])}, TypeError, "monte_carlo_kl"),
+    "prior of another size": ({"prior": Normal(jnp.zeros(3), 1.0)}, ValueError, r"must have event shape \(3,\)"),
+    "images with one event axis": (
+        {"x": jnp.ones((8, 2, 2)), "encode": lambda x: Normal(x[:, 0], 1.0),
+         "decode": lambda z: Bernoulli(jnp.stack([z, z], axis=1))},
+        ValueError, r"one log-probability per example, shape \(8,\).*got \(8, 2\).*set event_ndims",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_elbo_says_what_is_wrong(name):
+    changes, error, message = BAD[name]
+    with pytest.raises(error, match=message):
+        call(**changes)
+
+
+def test_shapes_are_checked_while_tracing_too():
+    with pytest.raises(ValueError, match="one log-probability per example"):
+        jax.jit(lambda x: call(x=x, encode=lambda x: Normal(x[:, 0], 1.0), decode=lambda z: Bernoulli(z[:, None])))(
+            jnp.ones((8, 1, 2))
+        )
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: Normal([0.0], 1.0), TypeError, "Normal: loc must be an array; got list"),
+        (lambda: Normal(None, 1.0), TypeError, "Normal: loc must be an array; got NoneType"),
+        (lambda: Normal(jnp.zeros(3), 0.0), ValueError, "Normal: scale must be positive; got values down to 0.0"),
+        (lambda: Normal(jnp.zeros(3), jnp.ones(2)), ValueError, r"must broadcast; got loc \(3,\), scale \(2,\)"),
+        (lambda: Normal(jnp.zeros(3), 1.0, -1), ValueError, "event_ndims must be at least 0; got -1"),
+        (lambda: Normal(jnp.zeros(3), 1.0, 1.0), TypeError, "event_ndims must be an integer; got float"),
+        (lambda: Normal(np.array(["a"]), 1.0), TypeError, "Normal: loc must hold numbers"),
+        (lambda: vaejax.Laplace(0.0, -1.0), ValueError, "Laplace: scale must be positive"),
+        (lambda: vaejax.Categorical(1.0), ValueError, "logits need a last axis of levels"),
+        (lambda: vaejax.MultivariateNormal(jnp.zeros(3), jnp.eye(2)), ValueError, r"must end in \(3, 3\)"),
+        (lambda: Normal(jnp.zeros(3), 1.0).sample(jax.random.key(0), 5), TypeError, r"sample_shape must be a tuple such as \(5,\)"),
+        (lambda: Normal(jnp.zeros(3), 1.0).sample(0), TypeError, "Normal.sample: key must be a typed PRNG key"),
+        (lambda: Normal(jnp.zeros(3), 1.0, 2).log_prob(jnp.zeros(3)), ValueError, "at least 2 axes"),
+        (lambda: vaejax.reparameterize(0, 0.0, 1.0), TypeError, "reparameterize.*typed PRNG key"),
+        (lambda: vaejax.autoencode(jax.random.key(0), X, encode, decode, None), TypeError, "regularizer must be a function"),
+        (lambda: vaejax.testing.linear_gaussian(jax.random.key(0), 5, 0), ValueError, "latent_size must be at least 1; got 0"),
+    ],
+)  # fmt: skip
+def test_the_parts_say_what_is_wrong(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
