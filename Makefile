@@ -57,7 +57,7 @@ check: $(venv)/.check ## format, lint, types
 	$(venv)/bin/ruff check .
 	$(venv)/bin/mypy
 
-bench: $(venv)/.train ## an epoch of MNIST against a bare JAX loop (VAEJAX_DATA names the folder)
+bench: $(venv)/.train ## an epoch of the MNIST VAE against a bare JAX loop
 	@$(run)/python experiments/benchmarks/mnist_epoch.py $(ARGS)
 
 figures: $(venv)/.train ## draw the picture of the README again

@@ -84,9 +84,7 @@ def check_distribution(name: str, value: Any) -> None:
     hint = ""
     if isinstance(value, tuple | list) and len(value) == 2:
         hint = " (for a mean and a log-variance: vaejax.Normal.from_log_variance(mean, log_variance))"
-    raise TypeError(
-        f"{name} must return a distribution with sample and log_prob; got {type(value).__name__}{hint}"
-    )
+    raise TypeError(f"{name} must return a distribution with sample and log_prob; got {type(value).__name__}{hint}")
 
 
 def check_support(name: str, value: Any, inside: Callable[[Array], Array], expected: str) -> None:

@@ -7,6 +7,7 @@
 import dataclasses
 import difflib
 import importlib.util
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +40,8 @@ class Settings:
     output: str | None = None
     """Folder of the run, which must not exist; by default runs/EXPERIMENT/NUMBER."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raise `TypeError` or `ValueError` on a setting that cannot be."""
         for name in ("epochs", "batch_size"):
             check_count(name, getattr(self, name))
         check_count("seed", self.seed, minimum=0)
@@ -94,5 +96,6 @@ def load_experiment(name: str) -> Any:
 
 
 def experiment_names() -> list[str]:
-    """The experiments of the folder `experiments` here."""
-    return sorted(path.stem for path in Path("experiments").glob("*.py") if "def build(" in path.read_text())
+    """The experiments of the folder `experiments` here: the files that define `build`."""
+    files = sorted(Path("experiments").glob("*.py"))
+    return [path.stem for path in files if re.search(r"^(def build\b|build =)", path.read_text(), re.MULTILINE)]

@@ -33,7 +33,7 @@ from vaejax.training import (
     scan_steps,
 )
 from vaejax.training.step import Metrics
-from vaejax.types import Array, Params
+from vaejax.types import Array, Distribution, Params
 
 # Test data and evaluation noise are the same for every run, whatever its seed.
 EVALUATION_SEED = 0x7E57
@@ -70,22 +70,9 @@ def train(
       FileExistsError: the run folder exists.
       FloatingPointError: the loss was not finite.
     """
-    train_images = experiment.dataset.train.images
-    steps_per_epoch = count_steps(len(train_images), settings.batch_size)
-    state = _initial_state(experiment, settings)
-    loss_fn = make_loss(experiment)
-    check_fit(experiment, loss_fn, state.params, settings.batch_size)
-
+    check_fit(experiment, settings)
     folder = claim_folder(settings.output, Path("runs") / Path(name).stem)
     _write_json(folder / "config.json", _describe(name, settings, experiment))
-    plan = partial(
-        batch_indices,
-        jax.random.split(jax.random.key(settings.seed), 3)[2],
-        num_steps=steps_per_epoch,
-        num_examples=len(train_images),
-        batch_size=settings.batch_size,
-    )
-    run = scan_steps(make_train_step(loss_fn, experiment.optimizer), plan)
     history: list[Chunk] = []
     start = time.perf_counter()
     with open(folder / "metrics.jsonl", "w") as log:
@@ -97,7 +84,7 @@ def train(
             log.flush()
             on_chunk(chunk)
 
-        state = fit(run, state, train_images, settings.epochs, record)
+        state = optimize(experiment, settings, record)
     seconds = time.perf_counter() - start
     save_checkpoint(folder / "checkpoint", state)
     # The first epoch holds the compilation, which says nothing about the speed.
@@ -108,6 +95,28 @@ def train(
     result = RunResult(folder, test, units, seconds, statistics.median(speeds), pictures)
     _write_json(folder / "results.json", _summary(result))
     return result
+
+
+def optimize(
+    experiment: Experiment, settings: Settings, on_chunk: Callable[[Chunk], None] = lambda chunk: None
+) -> TrainState:
+    """Train an experiment in memory: `settings.epochs` chunks of an epoch each, one compiled program."""
+    images = experiment.dataset.train.images
+    plan = partial(
+        batch_indices,
+        jax.random.split(jax.random.key(settings.seed), 3)[2],
+        num_steps=count_steps(len(images), settings.batch_size),
+        num_examples=len(images),
+        batch_size=settings.batch_size,
+    )
+    run = scan_steps(make_train_step(make_loss(experiment), experiment.optimizer), plan)
+    return fit(run, initial_state(experiment, settings), images, settings.epochs, on_chunk)
+
+
+def initial_state(experiment: Experiment, settings: Settings) -> TrainState:
+    """The state before the first step; the three streams of the seed are parameters, noise and order."""
+    params_key, noise_key, _ = jax.random.split(jax.random.key(settings.seed), 3)
+    return init_state(noise_key, experiment.model.init(params_key), experiment.optimizer)
 
 
 def make_loss(experiment: Experiment) -> Callable[[Params, Array, Any], tuple[Array, Metrics]]:
@@ -122,17 +131,25 @@ def make_loss(experiment: Experiment) -> Callable[[Params, Array, Any], tuple[Ar
     return loss_fn
 
 
-def check_fit(experiment: Experiment, loss_fn: Callable[..., Any], params: Params, batch_size: int) -> None:
-    """Raise where the data, the model and the likelihood do not fit each other; nothing is computed yet."""
-    key = jax.random.key(EVALUATION_SEED)
-    for images in (experiment.dataset.train.images, experiment.dataset.test.images):
-        x = experiment.prepare(key, images)
-        q = jax.eval_shape(experiment.model.encode, params, x)
-        likelihood = jax.eval_shape(lambda p, q: experiment.model.decode(p, q.sample(key)), params, q)
+def check_fit(experiment: Experiment, settings: Settings) -> None:
+    """Raise where settings, data, model and likelihood do not fit each other; nothing is trained yet."""
+    settings.check()
+    dataset = experiment.dataset
+    count_steps(len(dataset.train.images), settings.batch_size)
+    # An abstract key: only the preparation of the data computes anything here.
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params = jax.eval_shape(experiment.model.init, key)
+
+    def likelihood_of(params: Params, key: Array, x: Array) -> Distribution:
+        return experiment.model.decode(params, experiment.model.encode(params, x).sample(key))
+
+    for seed, images in enumerate((dataset.train.images, dataset.test.images)):
+        x = experiment.prepare(jax.random.key(seed), images)
+        likelihood = jax.eval_shape(likelihood_of, params, key, x)
         if callable(getattr(likelihood, "support", None)):
             expected = f"in the support of the likelihood {type(likelihood).__name__}"
-            check_support(f"the data set {experiment.dataset.name}", x, likelihood.support, expected)
-    jax.eval_shape(loss_fn, params, key, experiment.dataset.train.images[:batch_size])
+            check_support(f"the data set {dataset.name}", x, likelihood.support, expected)
+    jax.eval_shape(make_loss(experiment), params, key, dataset.train.images[: settings.batch_size])
 
 
 def measure(experiment: Experiment, params: Params) -> tuple[dict[str, Estimate], int]:
@@ -207,7 +224,7 @@ def load_run(folder: str | os.PathLike[str]) -> tuple[Experiment, Settings, Trai
     module = load_experiment(config["experiment"])
     settings = module.Settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in config["settings"].items()})
     experiment = module.build(settings)
-    state = jax.eval_shape(partial(_initial_state, experiment, settings))
+    state = jax.eval_shape(partial(initial_state, experiment, settings))
     return experiment, settings, load_checkpoint(Path(folder) / "checkpoint", state)
 
 
@@ -234,11 +251,6 @@ def claim_folder(output: str | None, parent: Path) -> Path:
             number += 1  # another run took it in between
         else:
             return folder
-
-
-def _initial_state(experiment: Experiment, settings: Settings) -> TrainState:
-    params_key, noise_key, _ = jax.random.split(jax.random.key(settings.seed), 3)
-    return init_state(noise_key, experiment.model.init(params_key), experiment.optimizer)
 
 
 def _describe(name: str, settings: Settings, experiment: Experiment) -> dict[str, Any]:

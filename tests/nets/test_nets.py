@@ -62,9 +62,7 @@ def test_any_batch_axes(maker):
     means = model.encode(params, x).mean
     chex.assert_shape(means, (6, 3))
     chex.assert_trees_all_close(model.encode(params, x[0]).mean, means[0], atol=1e-5)
-    chex.assert_trees_all_close(
-        model.encode(params, x.reshape(2, 3, *SHAPE)).mean, means.reshape(2, 3, 3), atol=1e-5
-    )
+    chex.assert_trees_all_close(model.encode(params, x.reshape(2, 3, *SHAPE)).mean, means.reshape(2, 3, 3), atol=1e-5)
     logits = model.decode(params, means).logits
     chex.assert_trees_all_close(model.decode(params, means[0]).logits, logits[0], atol=1e-5)
     assert not jnp.allclose(logits[0], logits[1])

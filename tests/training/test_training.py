@@ -145,9 +145,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_step():
     def poisoned(params, key, images):
         loss, metrics = loss_fn(params, key, images)
         # The key of step 7 is the only one that is told apart here.
-        seventh = jnp.all(
-            jax.random.key_data(key) == jax.random.key_data(jax.random.fold_in(jax.random.key(1), 7))
-        )
+        seventh = jnp.all(jax.random.key_data(key) == jax.random.key_data(jax.random.fold_in(jax.random.key(1), 7)))
         return jnp.where(seventh, jnp.nan, loss), metrics
 
     seen = []

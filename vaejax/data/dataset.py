@@ -1,6 +1,7 @@
 """What a data set is, and the ways from its bytes to what a likelihood is about."""
 
 import hashlib
+import math
 from typing import NamedTuple
 
 import jax
@@ -56,6 +57,8 @@ def binarize(key: Array, images: ArrayLike, max_value: int) -> Array:
     >>> binarize(jax.random.key(0), jnp.array([0, 255, 0, 255], jnp.uint8), 255).tolist()
     [0.0, 1.0, 0.0, 1.0]
     """
-    intensity = to_unit(images, max_value)
+    # One axis for the pixels of an image: elementwise loops over small axes are slow on a CPU.
+    shape = jnp.shape(images)
+    intensity = to_unit(jnp.reshape(images, (*shape[:1], math.prod(shape[1:]))), max_value)
     # A uniform draw is in [0, 1), so black is never 1 and white always is.
-    return (jax.random.uniform(key, intensity.shape) < intensity).astype(jnp.float32)
+    return (jax.random.uniform(key, intensity.shape) < intensity).astype(jnp.float32).reshape(shape)

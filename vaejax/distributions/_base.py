@@ -53,6 +53,23 @@ def at_least_float32(*arrays: ArrayLike) -> list[Array]:
     return [jnp.asarray(array, dtype) for array in arrays]
 
 
+def flatten_event(event_ndims: int, *arrays: Array) -> list[Array]:
+    """Make the event axes of each array one: `[*B, *E]` to `[*B, prod(E)]`; scalar parameters stay.
+
+    Elementwise code over `[128, 28, 28, 1]` is compiled to loops that are half again as slow on a CPU
+    as those over `[128, 784]`, and the reshape itself costs nothing.
+    """
+    event = jnp.broadcast_shapes(*(array.shape[array.ndim - event_ndims :] for array in arrays if array.ndim))
+
+    def flatten(array: Array) -> Array:
+        if array.ndim < event_ndims:
+            return array
+        batch = array.shape[: array.ndim - event_ndims]
+        return jnp.broadcast_to(array, batch + event).reshape(*batch, math.prod(event))
+
+    return [flatten(array) for array in arrays]
+
+
 def sum_event(array: Array, event_ndims: int) -> Array:
     """Sum the last `event_ndims` axes: `[*B, *E]` to `[*B]`."""
     return jnp.sum(array, axis=tuple(range(-event_ndims, 0)))

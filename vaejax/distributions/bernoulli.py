@@ -9,8 +9,8 @@ from vaejax.distributions._base import (
     check_parameters,
     distribution,
     draw_shape,
+    flatten_event,
     static,
-    sum_event,
 )
 from vaejax.types import Array, ArrayLike, Shape
 
@@ -72,8 +72,8 @@ class Bernoulli:
         """Log-probability in nats, `[*S, *B]`."""
         check_event_shape("Bernoulli.log_prob: value", value, jnp.shape(self.logits), self.event_ndims)
         check_support("Bernoulli.log_prob: value", value, self.support, "0 or 1 (binarize grey data first)")
-        value, logits = at_least_float32(value, self.logits)
-        return sum_event(value * logits - softplus(logits), self.event_ndims)
+        value, logits = flatten_event(self.event_ndims, *at_least_float32(value, self.logits))
+        return jnp.sum(value * logits - softplus(logits), axis=-1)
 
 
 # Below this distance from 0 the closed forms of the continuous Bernoulli lose their digits to
@@ -155,5 +155,5 @@ class ContinuousBernoulli:
         """Log-density in nats, `[*S, *B]`."""
         check_event_shape("ContinuousBernoulli.log_prob: value", value, jnp.shape(self.logits), self.event_ndims)
         check_support("ContinuousBernoulli.log_prob: value", value, self.support, "in [0, 1] (rescale the data)")
-        value, logits = at_least_float32(value, self.logits)
-        return sum_event(value * logits - log_partition(logits), self.event_ndims)
+        value, logits = flatten_event(self.event_ndims, *at_least_float32(value, self.logits))
+        return jnp.sum(value * logits - log_partition(logits), axis=-1)

@@ -52,8 +52,7 @@ def kl_divergence(q: Distribution, p: Distribution) -> Array:
         )
     if q.event_ndims != p.event_ndims:  # type: ignore[attr-defined]
         raise ValueError(
-            f"kl_divergence: q and p must have the same number of event axes; got "
-            f"{q.event_ndims} and {p.event_ndims}"  # type: ignore[attr-defined]
+            f"kl_divergence: q and p must have the same number of event axes; got {q.event_ndims} and {p.event_ndims}"  # type: ignore[attr-defined]
         )
     check_event_shape("kl_divergence: q", q.mean, jnp.shape(p.mean), q.event_ndims)  # type: ignore[attr-defined]
     return closed_form(q, p)

@@ -11,9 +11,9 @@ from vaejax.distributions._base import (
     check_parameters,
     distribution,
     draw_shape,
+    flatten_event,
     parameter_shape,
     static,
-    sum_event,
 )
 from vaejax.types import Array, ArrayLike, Shape
 
@@ -62,5 +62,5 @@ class Laplace:
         """Log-density in nats, `[*S, *B]`."""
         check_event_shape("Laplace.log_prob: value", value, parameter_shape(self.loc, self.scale), self.event_ndims)
         check_support("Laplace.log_prob: value", value, self.support, "finite")
-        value, loc, scale = at_least_float32(value, self.loc, self.scale)
-        return sum_event(-jnp.abs(value - loc) / scale - jnp.log(scale) - math.log(2.0), self.event_ndims)
+        value, loc, scale = flatten_event(self.event_ndims, *at_least_float32(value, self.loc, self.scale))
+        return jnp.sum(-jnp.abs(value - loc) / scale - jnp.log(scale) - math.log(2.0), axis=-1)

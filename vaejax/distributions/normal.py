@@ -12,9 +12,9 @@ from vaejax.distributions._base import (
     check_parameters,
     distribution,
     draw_shape,
+    flatten_event,
     parameter_shape,
     static,
-    sum_event,
 )
 from vaejax.distributions.bounds import Bound, bound_log_scale, bounded
 from vaejax.types import Array, ArrayLike, Shape
@@ -113,9 +113,10 @@ class Normal:
         """Log-density in nats, `[*S, *B]`."""
         check_event_shape("Normal.log_prob: value", value, parameter_shape(self.loc, self.scale), self.event_ndims)
         check_support("Normal.log_prob: value", value, self.support, "finite")
-        value, loc, scale = at_least_float32(value, self.loc, self.scale)
+        arrays = at_least_float32(value, self.loc, self.scale)
+        value, loc, scale = flatten_event(self.event_ndims, *arrays)
         standardized = (value - loc) / scale
-        return sum_event(-0.5 * standardized**2 - jnp.log(scale) - 0.5 * LOG_TWO_PI, self.event_ndims)
+        return jnp.sum(-0.5 * standardized**2 - jnp.log(scale) - 0.5 * LOG_TWO_PI, axis=-1)
 
 
 # N(0, I) on vectors of any length: it takes that of the value or the posterior that it meets. Its
@@ -238,4 +239,4 @@ class MultivariateNormal:
         factor = jnp.broadcast_to(factor, centred.shape + centred.shape[-1:])
         white = jax.scipy.linalg.solve_triangular(factor, centred[..., None], lower=True)[..., 0]
         log_diagonal = jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1))
-        return sum_event(-0.5 * white**2 - log_diagonal - 0.5 * LOG_TWO_PI, 1)
+        return jnp.sum(-0.5 * white**2 - log_diagonal - 0.5 * LOG_TWO_PI, axis=-1)

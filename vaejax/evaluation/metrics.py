@@ -31,9 +31,7 @@ def per_example(terms: ElboTerms | AutoencodeTerms) -> dict[str, Array]:
     return {"reconstruction": reconstruction, "penalty": jnp.broadcast_to(terms.penalty, reconstruction.shape)}
 
 
-def batch_metrics(
-    terms: ElboTerms | AutoencodeTerms, prior: Distribution | None = standard_normal
-) -> dict[str, Array]:
+def batch_metrics(terms: ElboTerms | AutoencodeTerms, prior: Distribution | None = standard_normal) -> dict[str, Array]:
     """What to log of a train step: batch means of `per_example`, active units and the KL of each axis.
 
     Args:

@@ -70,9 +70,7 @@ def elbo(
     """
     check_nonnegative("beta", beta)
     check_callable("kl", kl)
-    penalized = autoencode(
-        key, x, encode, decode, kl(prior), num_samples=num_samples, map_samples=map_samples
-    )
+    penalized = autoencode(key, x, encode, decode, kl(prior), num_samples=num_samples, map_samples=map_samples)
     if jnp.shape(beta) not in ((), penalized.penalty.shape):
         raise ValueError(f"beta must have shape () or {penalized.penalty.shape}; got {jnp.shape(beta)}")
     value = penalized.log_likelihood - beta * penalized.penalty

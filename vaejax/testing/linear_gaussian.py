@@ -43,8 +43,10 @@ class LinearGaussian(NamedTuple):
         """`E_q log p(x|z)` exactly, for any Gaussian q, in nats, `[*B]`."""
         size = len(self.bias)
         # E_q |x - W z - b|^2 is the error at the mean plus the trace of W Cov(q) W^T.
-        factor = q.scale_tril if isinstance(q, MultivariateNormal) else jnp.asarray(q.scale)[..., None] * jnp.eye(
-            self.weight.shape[1]
+        factor = (
+            q.scale_tril
+            if isinstance(q, MultivariateNormal)
+            else jnp.asarray(q.scale)[..., None] * jnp.eye(self.weight.shape[1])
         )
         error = jnp.sum((x - q.mean @ self.weight.T - self.bias) ** 2, axis=-1)
         spread = jnp.sum((self.weight @ factor) ** 2, axis=(-2, -1))

@@ -1,0 +1,116 @@
+"""The house: who may import whom, what the public names are, and that each is documented."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vaejax
+from vaejax import data, distributions, evaluation, nets, objectives, report, testing, training
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "vaejax"
+
+CORE = {"types", "checks", "distributions"}
+# A room to the rooms it may import, and to the packages.
+ROOMS = {
+    "types": (set(), {"jax"}),
+    "checks": ({"types"}, {"jax", "numpy"}),
+    "distributions": ({"types", "checks"}, {"jax"}),
+    "objectives": (CORE, {"jax"}),
+    "testing": (CORE | {"objectives"}, {"jax"}),
+    "evaluation": (CORE | {"objectives"}, {"jax"}),
+    "__init__": (CORE | {"objectives", "testing"}, set()),
+    "nets": (CORE, {"jax", "flax"}),
+    "data": ({"types", "checks"}, {"jax", "numpy"}),
+    "training": ({"types", "checks"}, {"jax", "numpy", "optax", "orbax"}),
+    "report": ({"types", "checks", "data", "evaluation"}, {"numpy", "matplotlib"}),
+    "experiment": ({*CORE, "nets", "data"}, {"optax"}),
+    "run": (
+        {*CORE, "objectives", "nets", "data", "training", "evaluation", "report", "experiment"},
+        {"jax", "numpy"},
+    ),
+    "progress": ({"training"}, {"rich"}),
+    "cli": ({"__init__", "checks", "experiment", "run", "progress"}, {"jax", "tyro"}),
+    "__main__": ({"cli"}, set()),
+}
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            if node.module == "vaejax":
+                yield from (f"vaejax.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_room_imports_lower_ones_only(path):
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    rooms, packages = ROOMS[room]
+    for name in imports(path):
+        top, _, rest = name.partition(".")
+        if top == "vaejax":
+            other = rest.partition(".")[0]
+            other = other if other in ROOMS else "__init__"
+            assert other in rooms | {room}, f"{room} imports vaejax.{rest}"
+        else:
+            assert top in packages or top in sys.stdlib_module_names, f"{room} imports {name}"
+
+
+def test_importing_vaejax_loads_jax_and_nothing_heavier_and_starts_no_backend():
+    code = """
+import sys, vaejax
+heavy = {"flax", "optax", "orbax", "matplotlib", "tensorflow", "tensorflow_datasets", "sklearn", "tyro", "rich",
+         "numpyro", "chex"}
+assert not heavy & {name.partition(".")[0] for name in sys.modules}, heavy & set(sys.modules)
+import jax
+assert not jax._src.xla_bridge.backends_are_initialized()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+PUBLIC = [vaejax, distributions, objectives, testing, nets, nets.heads, data, training, evaluation, report.figures]
+
+
+@pytest.mark.parametrize("module", PUBLIC, ids=lambda m: m.__name__)
+def test_public_names_are_sorted_and_documented(module):
+    names = getattr(module, "__all__", None)
+    if names is not None:
+        assert names == sorted(names)
+        assert len(set(names)) == len(names)
+    else:
+        names = [n for n, v in vars(module).items() if inspect.isfunction(v) and not n.startswith("_")]
+    for name in names:
+        value = getattr(module, name)
+        if inspect.ismodule(value) or callable(value):
+            assert value.__doc__, f"{module.__name__}.{name} has no docstring"
+
+
+def test_the_functions_that_take_a_key_take_it_first():
+    for function in (vaejax.elbo, vaejax.autoencode, vaejax.reparameterize, data.binarize, data.batch_indices):
+        assert next(iter(inspect.signature(function).parameters)) == "key", function
+    for function in (vaejax.elbo, vaejax.autoencode):
+        parameters = list(inspect.signature(function).parameters.values())
+        assert [p.name for p in parameters[:4]] == ["key", "x", "encode", "decode"]
+        keyword_only = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+        assert {"num_samples", "map_samples"} <= keyword_only
+
+
+def test_nothing_reads_pickles_or_evaluates_text():
+    forbidden = {"pickle", "eval", "exec", "allow_pickle"}
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = getattr(node, "id", None) or getattr(node, "arg", None) or getattr(node, "module", None)
+            assert name not in forbidden, f"{path}: {name}"
+
+
+def test_the_version_has_an_entry_in_the_changelog():
+    assert f"## {vaejax.__version__}" in (ROOT / "CHANGELOG.md").read_text()

@@ -1,0 +1,240 @@
+"""Experiments as a user runs them: the command line, the run folder, and what goes wrong."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from vaejax import cli, experiment, run
+from vaejax.data.idx import FILES
+
+ROOT = Path(__file__).parent.parent
+QUICK = ["--epochs", "2", "--hidden-sizes", "8"]
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("VAEJAX_TRACEBACK", "")
+
+
+@pytest.fixture(scope="module")
+def mnist_folder(tmp_path_factory):
+    """Four files of MNIST's shapes, with noise in them."""
+    folder = tmp_path_factory.mktemp("idx")
+    rng = np.random.default_rng(0)
+    for name, file in FILES.items():
+        shape = (60_000 if "train" in name else 10_000, *([28, 28] if "images" in name else []))
+        header = b"\0\0\x08" + bytes([len(shape)]) + np.array(shape, ">u4").tobytes()
+        content = rng.integers(0, 256 if "images" in name else 10, shape, np.uint8)
+        (folder / file).write_bytes(header + content.tobytes())
+    return folder
+
+
+PICTURES = {
+    "digits_vae": {"reconstructions.png", "samples.png", "curves.png"},
+    "digits_ae": {"reconstructions.png", "curves.png"},
+    "digits_vae_2d": {"reconstructions.png", "samples.png", "curves.png", "latents.png", "manifold.png"},
+    "mnist_vae": {"reconstructions.png", "samples.png", "curves.png"},
+}
+
+
+def test_every_experiment_is_tested():
+    assert set(experiment.experiment_names()) == set(PICTURES)
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_every_experiment_runs_and_writes_its_folder(name, tmp_path, mnist_folder, capsys):
+    folder = tmp_path / "run"
+    extra = ["--folder", str(mnist_folder), "--batch-size", "2000"] if name == "mnist_vae" else []
+    assert cli.main(["train", name, *QUICK, *extra, "--output", str(folder)]) == 0
+    out, err = capsys.readouterr()
+    assert {p.name for p in folder.glob("*.png")} == PICTURES[name]
+    for picture in folder.glob("*.png"):
+        assert str(picture) in out
+        assert picture.read_bytes().startswith(b"\x89PNG")
+    # The bar, or its lines: step, the parts and the speed.
+    assert re.search(r"step \d+/\d+  .*reconstruction [\d.]+  .*[\d,]+ examples/s", err)
+    assert re.search(r"reconstruction +[\d.]+ \+- [\d.]+  nats", out)
+
+    config = json.loads((folder / "config.json").read_text())
+    assert config["experiment"] == name
+    assert config["settings"]["epochs"] == 2
+    assert len(config["data"]["sha256"]) == 64
+    assert config["versions"]["jax"] == jax.__version__
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == 2
+    assert {"step", "loss", "reconstruction", "gradient_norm", "active_units"} <= set(lines[0])
+    if name != "digits_ae":
+        np.testing.assert_allclose(sum(lines[1]["kl_per_axis"]), lines[1]["kl"], rtol=1e-4)
+    results = json.loads((folder / "results.json").read_text())
+    assert results["test"]["reconstruction"]["standard_error"] > 0
+
+
+def test_a_run_reloads_and_measures_the_same(tmp_path):
+    folder = tmp_path / "run"
+    assert cli.main(["train", "digits_vae", *QUICK, "--latent-size", "3", "--output", str(folder)]) == 0
+    trained, settings, state = run.load_run(folder)
+    assert (settings.latent_size, settings.hidden_sizes) == (3, (8,))
+    assert state.step == 2 * (1437 // 128)
+    test, units = run.measure(trained, state.params)
+    results = json.loads((folder / "results.json").read_text())
+    chex.assert_trees_all_close(float(test["negative_elbo"].mean), results["test"]["negative_elbo"]["mean"], rtol=1e-6)
+    assert units == results["active_units"]
+
+
+def test_the_seed_is_the_run_and_beta_is_not_in_the_figures(tmp_path):
+    def results(name, *settings):
+        folder = tmp_path / name
+        assert cli.main(["train", "digits_vae", *QUICK, *settings, "--output", str(folder)]) == 0
+        return json.loads((folder / "results.json").read_text())["test"]
+
+    assert results("a") == results("b")
+    assert results("a2", "--seed", "1") != results("b2")
+    heavy = results("c", "--beta", "100")
+    np.testing.assert_allclose(
+        heavy["negative_elbo"]["mean"], heavy["reconstruction"]["mean"] + heavy["kl"]["mean"], rtol=1e-6
+    )
+    assert heavy["kl"]["mean"] < 0.5 * results("d")["kl"]["mean"]
+
+
+def test_runs_get_numbers_and_overwrite_nothing(tmp_path):
+    folders = [run.claim_folder(None, tmp_path / "runs") for _ in range(3)]
+    assert [folder.name for folder in folders] == ["001", "002", "003"]
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(FileExistsError, match="mine exists: name a new folder"):
+        run.claim_folder(str(tmp_path / "mine"), tmp_path)
+
+
+BAD = {
+    "unknown experiment": (["digits_va"], "unknown experiment digits_va: perhaps digits_vae; there are digits_ae"),
+    "no experiment": (["__init__.py"], "unknown experiment __init__.py"),
+    "a file that is none": (["tests/conftest.py"], "is no experiment: it must define Settings and build"),
+    "zero epochs": (["digits_vae", "--epochs", "0"], "epochs must be at least 1; got 0"),
+    "negative seed": (["digits_vae", "--seed", "-1"], "seed must be at least 0; got -1"),
+    "rate of zero": (["digits_vae", "--learning-rate", "0"], "learning_rate must be positive and finite; got 0.0"),
+    "rate of NaN": (["digits_vae", "--learning-rate", "nan"], "learning_rate must be positive and finite; got nan"),
+    "zero latents": (["digits_vae", "--latent-size", "0"], "latent_size must be at least 1; got 0"),
+    "zero width": (["digits_vae", "--hidden-sizes", "0"], "hidden_sizes must be at least 1; got 0"),
+    "zero samples": (["digits_vae", "--num-samples", "0"], "num_samples must be at least 1; got 0"),
+    "negative beta": (["digits_vae", "--beta", "-1"], "beta must be at least 0; got -1.0"),
+    "a batch larger than the data": (
+        ["digits_vae", "--batch-size", "5000"], "batch_size must be at most the 1437 examples there are; got 5000"
+    ),
+    "no folder": (["mnist_vae"], "mnist_vae needs the folder of the IDX files: --folder FOLDER or VAEJAX_DATA"),
+    "a folder without the files": (["mnist_vae", "--folder", "tests"], "tests/train-images-idx3-ubyte.*is missing"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_leaves_nothing(case, tmp_path, capsys, monkeypatch):
+    words, message = BAD[case]
+    monkeypatch.delenv("VAEJAX_DATA", raising=False)
+    if words[0].startswith("mnist") and "--folder" not in words:
+        words = [*words, "--folder", ""]
+    output = [] if words[0] in ("digits_va", "__init__.py", "tests/conftest.py") else ["--output", str(tmp_path / "x")]
+    assert cli.main(["train", *words, *output]) == 2
+    out, err = capsys.readouterr()
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("vaejax: error: ")
+    assert re.search(message, last)
+    assert out == ""
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["digits_vae", "--learning-rat", "1"], ["digits_vae", "--epochs", "many"]])
+def test_a_bad_override_is_named(words, capsys):
+    with pytest.raises(SystemExit) as exit:
+        cli.main(["train", *words])
+    assert exit.value.code == 2
+    err = capsys.readouterr().err
+    assert "learning-rat" in err or "many" in err
+    assert "Traceback" not in err
+
+
+def test_an_existing_output_is_left_alone(tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text("precious")
+    assert cli.main(["train", "digits_vae", "--output", str(tmp_path)]) == 2
+    assert "exists: name a new folder" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_run_that_diverges_says_so_and_keeps_no_checkpoint(tmp_path, capsys):
+    folder = tmp_path / "run"
+    words = ["train", "digits_vae", *QUICK, "--learning-rate", "1e30", "--output", str(folder)]
+    assert cli.main(words) == 1
+    assert re.search(r"vaejax: error: the loss is .* at step \d+", capsys.readouterr().err)
+    assert not (folder / "checkpoint").exists()
+
+
+def test_loading_what_is_no_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is no run folder: it has no config.json"):
+        run.load_run(tmp_path)
+
+
+def test_data_outside_the_support_are_refused_before_training():
+    module = experiment.load_experiment("digits_vae")
+    settings = module.Settings()
+    built = module.build(settings)
+    grey = built._replace(model=built.model, prepare=lambda key, images: jax.numpy.asarray(images) / 16.0)
+    with pytest.raises(ValueError, match="data set digits must be in the support of the likelihood Categorical; got"):
+        run.check_fit(grey, settings)
+
+
+def test_help_version_and_nonsense(capsys):
+    assert cli.main(["--help"]) == 0
+    assert "digits_vae" in capsys.readouterr().out
+    assert cli.main(["--version"]) == 0
+    assert cli.main(["evaluate"]) == 2
+    assert "unknown command: evaluate" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as exit:
+        cli.main(["train", "digits_vae", "--help"])
+    assert exit.value.code == 0
+    assert "--learning-rate" in capsys.readouterr().out
+
+
+def test_an_accelerator_that_is_not_there_is_an_error():
+    result = subprocess.run(
+        [sys.executable, "-m", "vaejax", "train", "digits_vae"],
+        env=os.environ | {"JAX_PLATFORMS": "nonesuch"}, capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert "vaejax: error: JAX finds no device for nonesuch" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_make_refuses_what_it_does_not_know():
+    for words, message in [(["ACCEL=abacus"], "ACCEL=abacus is unknown"), (["ACCEL=gpu"], "ACCEL=gpu: no NVIDIA GPU")]:
+        if words == ["ACCEL=gpu"] and subprocess.run("nvidia-smi", shell=True, capture_output=True).returncode == 0:
+            continue
+        result = subprocess.run(
+            ["make", "--dry-run" if "abacus" in words[0] else "device-gpu", *words],
+            capture_output=True, text=True, check=False, cwd=ROOT,
+        )  # fmt: skip
+        assert result.returncode != 0
+        assert message in result.stdout + result.stderr
+
+
+def test_the_picture_of_the_readme_is_drawn(tmp_path):
+    script = ROOT / "experiments" / "ae_beside_vae.py"
+    picture = tmp_path / "picture.png"
+    subprocess.run([sys.executable, script, "--epochs", "1", "--output", picture], check=True, capture_output=True)
+    assert picture.stat().st_size > 20_000
+
+
+@pytest.mark.slow
+@pytest.mark.data
+@pytest.mark.skipif("VAEJAX_DATA" not in os.environ, reason="VAEJAX_DATA names no folder of data sets")
+def test_mnist_reaches_the_published_figure(tmp_path):
+    """The -ELBO of 104 nats after ten epochs that flax's example of the same net reports."""
+    assert cli.main(["train", "mnist_vae", "--output", str(tmp_path / "run")]) == 0
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["test"]["negative_elbo"]["mean"] < 104.0
