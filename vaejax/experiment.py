@@ -85,7 +85,8 @@ def load_experiment(name: str) -> Any:
         hint = f"perhaps {close[0]}; " if close else ""
         raise ValueError(f"unknown experiment {name}: {hint}there are {', '.join(known) or 'none in experiments/'}")
     spec = importlib.util.spec_from_file_location(f"vaejax_experiment_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # Dataclasses look their module up by its name.
     sys.modules[spec.name] = module

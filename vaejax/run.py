@@ -192,7 +192,7 @@ def draw(experiment: Experiment, params: Params, history: list[Chunk], folder: P
         prior_key, draw_key = jax.random.split(sample_key)
         p = decode(experiment.prior.sample(prior_key, (64,)))
         yield save("samples.png", figures.samples(p.mean, p.sample(draw_key), white))
-    names = [n for n in ("negative_elbo", "reconstruction", "kl", "penalty") if n in history[-1].metrics]
+    names: list[str] = [n for n in ("negative_elbo", "reconstruction", "kl", "penalty") if n in history[-1].metrics]
     curves = {name: [float(chunk.metrics[name]) for chunk in history] for name in names}
     axes = history[-1].metrics.get("kl_per_axis", np.zeros(0))
     yield save("curves.png", figures.learning_curves([chunk.step for chunk in history], curves, axes))

@@ -40,19 +40,22 @@ class Distribution(Protocol):
 class Encode(Protocol):
     """x `[*B, *E]` to the approximate posterior q(z|x) over `[*B, *Z]`."""
 
-    def __call__(self, x: Any, /) -> Distribution: ...
+    def __call__(self, x: Any, /) -> Distribution:
+        """Encode."""
 
 
 class Decode(Protocol):
     """z `[*B, *Z]` to the likelihood p(x|z) over `[*B, *E]`."""
 
-    def __call__(self, z: Array, /) -> Distribution: ...
+    def __call__(self, z: Array, /) -> Distribution:
+        """Decode."""
 
 
 class Regularizer(Protocol):
     """A penalty on the posterior, lower is better: `[*B]` in nats, or `[]` where it couples the batch."""
 
-    def __call__(self, key: Array, q: Distribution, z: Array, /) -> Array: ...
+    def __call__(self, key: Array, q: Distribution, z: Array, /) -> Array:
+        """Penalise the posterior q, of which z `[*B, *Z]` is one draw."""
 
 
 class AutoencodeTerms(NamedTuple):

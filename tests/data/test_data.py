@@ -97,7 +97,7 @@ def test_truncated_gzip_is_named(tmp_path):
 
 
 def test_mnist_needs_its_four_files_in_its_shapes(tmp_path):
-    with pytest.raises(FileNotFoundError, match="train-images-idx3-ubyte.*four IDX files"):
+    with pytest.raises(FileNotFoundError, match=r"train-images-idx3-ubyte.*four IDX files"):
         data.load_mnist(tmp_path)
     for name, shape in [
         ("train-images-idx3-ubyte", (5, 28, 28)),

@@ -70,8 +70,8 @@ def test_categorical_normalises_over_its_levels(x64, key):
 
 def test_discrete_draws_have_the_frequencies_of_the_log_prob(key):
     cases = [(Bernoulli(0.8, 0), 2), (Categorical(jnp.array([0.0, 2.0, 1.0]), 0), 3)]
-    for key, (likelihood, outcomes) in zip(jax.random.split(key), cases, strict=True):
-        draws = np.asarray(likelihood.sample(key, (50_000,))).astype(int)
+    for draw_key, (likelihood, outcomes) in zip(jax.random.split(key), cases, strict=True):
+        draws = np.asarray(likelihood.sample(draw_key, (50_000,))).astype(int)
         p = np.exp(np.asarray(likelihood.log_prob(jnp.arange(outcomes))))
         deviation = (np.bincount(draws, minlength=outcomes) - 50_000 * p) / np.sqrt(50_000 * p * (1 - p))
         assert np.all(np.abs(deviation) < 5)

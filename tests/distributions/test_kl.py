@@ -116,7 +116,7 @@ def test_a_method_of_the_users_own_distribution_is_used():
 
 
 def test_without_a_closed_form_monte_carlo_kl_is_named():
-    with pytest.raises(TypeError, match="Bernoulli to Normal.*monte_carlo_kl"):
+    with pytest.raises(TypeError, match=r"Bernoulli to Normal.*monte_carlo_kl"):
         vaejax.kl_divergence(Bernoulli(jnp.zeros(2)), vaejax.standard_normal)
 
 

@@ -15,7 +15,7 @@ T = TypeVar("T")
 LOG_TWO_PI = math.log(2.0 * math.pi)
 
 
-def static(default: Any) -> Any:
+def static(*, default: Any) -> Any:
     """A field that is part of the pytree's structure, as `event_ndims` is, and no leaf."""
     return dataclasses.field(default=default, metadata={"static": True})
 
@@ -28,7 +28,7 @@ def distribution(cls: type[T]) -> type[T]:
     unflattening sets the fields directly and the checks of `__post_init__` run only on what a
     person constructs.
     """
-    cls = dataclasses.dataclass(frozen=True, eq=False)(cls)  # type: ignore[call-overload]
+    cls = dataclasses.dataclass(frozen=True, eq=False)(cls)
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     leaves = [field.name for field in fields if not field.metadata.get("static")]
     structure = [field.name for field in fields if field.metadata.get("static")]

@@ -50,13 +50,14 @@ class Bernoulli:
     """
 
     logits: ArrayLike
-    event_ndims: int = static(1)
+    event_ndims: int = static(default=1)
 
     def __post_init__(self) -> None:
         check_parameters("Bernoulli", self.event_ndims, logits=self.logits)
 
     @property
     def mean(self) -> Array:
+        """The success probabilities, `[*B, *E]`."""
         return jax.nn.sigmoid(*at_least_float32(self.logits))
 
     def support(self, value: Array) -> Array:
@@ -114,7 +115,7 @@ class ContinuousBernoulli:
     """
 
     logits: ArrayLike
-    event_ndims: int = static(1)
+    event_ndims: int = static(default=1)
 
     def __post_init__(self) -> None:
         check_parameters("ContinuousBernoulli", self.event_ndims, logits=self.logits)

@@ -31,7 +31,7 @@ class Categorical:
     """
 
     logits: ArrayLike
-    event_ndims: int = static(1)
+    event_ndims: int = static(default=1)
 
     def __post_init__(self) -> None:
         check_parameters("Categorical", self.event_ndims, logits=self.logits)
@@ -40,6 +40,7 @@ class Categorical:
 
     @property
     def num_levels(self) -> int:
+        """L, the number of levels."""
         return jnp.shape(self.logits)[-1]
 
     @property
@@ -57,7 +58,8 @@ class Categorical:
     def sample(self, key: Array, sample_shape: Shape = ()) -> Array:
         """Draw levels `[*S, *B, *E]` as integers."""
         shape = draw_shape("Categorical", key, sample_shape, jnp.shape(self.logits)[:-1], self.event_ndims)
-        return jax.random.categorical(key, *at_least_float32(self.logits), shape=shape)
+        (logits,) = at_least_float32(self.logits)
+        return jax.random.categorical(key, logits, shape=shape)
 
     def log_prob(self, value: Array) -> Array:
         """Log-probability in nats, `[*S, *B]`."""

@@ -25,13 +25,14 @@ class Delta:
     """
 
     value: ArrayLike
-    event_ndims: int = static(1)
+    event_ndims: int = static(default=1)
 
     def __post_init__(self) -> None:
         check_parameters("Delta", self.event_ndims, value=self.value)
 
     @property
     def mean(self) -> Array:
+        """The mean, `[*B, *E]`."""
         return jnp.asarray(self.value)
 
     def support(self, value: Array) -> Array:

@@ -37,7 +37,7 @@ class Laplace:
 
     loc: ArrayLike
     scale: ArrayLike
-    event_ndims: int = static(1)
+    event_ndims: int = static(default=1)
 
     def __post_init__(self) -> None:
         check_parameters("Laplace", self.event_ndims, loc=self.loc, scale=self.scale)
@@ -45,6 +45,7 @@ class Laplace:
 
     @property
     def mean(self) -> Array:
+        """The mean, `[*B, *E]`."""
         return jnp.broadcast_to(jnp.asarray(self.loc), parameter_shape(self.loc, self.scale))
 
     def support(self, value: Array) -> Array:

@@ -68,7 +68,7 @@ class Normal:
 
     loc: ArrayLike
     scale: ArrayLike
-    event_ndims: int = static(1)
+    event_ndims: int = static(default=1)
 
     def __post_init__(self) -> None:
         check_parameters("Normal", self.event_ndims, loc=self.loc, scale=self.scale)
@@ -93,6 +93,7 @@ class Normal:
 
     @property
     def mean(self) -> Array:
+        """The mean, `[*B, *E]`."""
         return jnp.broadcast_to(jnp.asarray(self.loc), parameter_shape(self.loc, self.scale))
 
     def expand(self, shape: Shape) -> "Normal":
@@ -151,8 +152,8 @@ class OptimalNormal:
     """
 
     loc: ArrayLike
-    event_ndims: int = static(1)
-    min_scale: float = static(1e-3)
+    event_ndims: int = static(default=1)
+    min_scale: float = static(default=1e-3)
 
     def __post_init__(self) -> None:
         check_parameters("OptimalNormal", self.event_ndims, loc=self.loc)
@@ -161,6 +162,7 @@ class OptimalNormal:
 
     @property
     def mean(self) -> Array:
+        """The mean, `[*B, *E]`."""
         return jnp.asarray(self.loc)
 
     def support(self, value: Array) -> Array:
@@ -176,6 +178,7 @@ class OptimalNormal:
         return Normal(loc, jnp.sqrt(jnp.maximum(variance, self.min_scale**2)), self.event_ndims)
 
     def sample(self, key: Array, sample_shape: Shape = ()) -> Array:
+        """Not possible: raises `TypeError`."""
         raise TypeError("OptimalNormal.sample: its scale follows the data; draw from OptimalNormal.fit(x) instead")
 
     def log_prob(self, value: Array) -> Array:
@@ -210,14 +213,17 @@ class MultivariateNormal:
 
     @property
     def event_ndims(self) -> int:
+        """A vector is one event."""
         return 1
 
     @property
     def batch_shape(self) -> Shape:
+        """`*B`, what the batch axes of `loc` and `scale_tril` broadcast to."""
         return jnp.broadcast_shapes(jnp.shape(self.loc)[:-1], jnp.shape(self.scale_tril)[:-2])
 
     @property
     def mean(self) -> Array:
+        """The mean, `[*B, *E]`."""
         return jnp.broadcast_to(jnp.asarray(self.loc), self.batch_shape + jnp.shape(self.loc)[-1:])
 
     def support(self, value: Array) -> Array:

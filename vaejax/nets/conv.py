@@ -36,6 +36,7 @@ class ConvEncoder(nnx.Module):
         self.activation = activation
 
     def __call__(self, x: Array) -> Array:
+        """`[N, H, W, C]` to `[N, outputs]`."""
         for convolution in self.convolutions:
             x = self.activation(convolution(x))
         return self.dense(x.reshape(len(x), -1))
@@ -67,6 +68,7 @@ class ConvDecoder(nnx.Module):
         self.activation = activation
 
     def __call__(self, z: Array) -> Array:
+        """`[N, latent_size]` to `[N, H, W, outputs]`."""
         x = self.dense(z).reshape(len(z), *self.first_shape)
         for convolution, (height, width) in zip(self.convolutions, self.sizes[1:], strict=True):
             x = convolution(self.activation(x))[:, :height, :width]
@@ -124,7 +126,7 @@ def conv(
 
 def _sizes(data_shape: Shape, layers: int) -> list[tuple[int, int]]:
     """Height and width before each halving and after the last: `[(28, 28), (14, 14), (7, 7)]`."""
-    sizes = [data_shape[:2]]
+    sizes = [(data_shape[0], data_shape[1])]
     for _ in range(layers):
         height, width = sizes[-1]
         sizes.append((-(-height // 2), -(-width // 2)))

@@ -22,6 +22,7 @@ class Perceptron(nnx.Module):
         self.activation = activation
 
     def __call__(self, x: Array) -> Array:
+        """Apply the layers."""
         x = x.reshape(len(x), -1)
         for layer in self.layers[:-1]:
             x = self.activation(layer(x))

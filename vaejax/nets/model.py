@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
@@ -84,7 +84,7 @@ def check_shape(name: str, shape: Shape) -> None:
         check_count(name, size)
 
 
-def _split(make: MakeModule, key: Array | None = None) -> tuple[nnx.GraphDef, Params]:
+def _split(make: MakeModule, key: Array | None = None) -> tuple[nnx.GraphDef[Any], Params]:
     """The static description of a module and its parameters (abstract ones where there is no key)."""
     if key is None:
         module = nnx.eval_shape(lambda: make(nnx.Rngs(params=jax.random.key(0))))
@@ -94,7 +94,7 @@ def _split(make: MakeModule, key: Array | None = None) -> tuple[nnx.GraphDef, Pa
     return description, nnx.to_pure_dict(state)
 
 
-def _apply(description: nnx.GraphDef, params: Params, inputs: Array, event: Shape, outputs: Shape) -> Array:
+def _apply(description: nnx.GraphDef[Any], params: Params, inputs: Array, event: Shape, outputs: Shape) -> Array:
     """Run a module over `[*B, *event]`, its batch axes made one, to `[*B, *outputs]`."""
     batch = inputs.shape[: inputs.ndim - len(event)]
     raw = nnx.merge(description, params)(inputs.reshape(math.prod(batch), *event))

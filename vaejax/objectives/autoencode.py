@@ -16,7 +16,7 @@ from vaejax.types import (
     Regularizer,
 )
 
-Terms = TypeVar("Terms", AutoencodeTerms, ElboTerms)
+Terms = TypeVar("Terms", bound=AutoencodeTerms | ElboTerms)
 
 
 def autoencode(

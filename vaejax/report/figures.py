@@ -71,7 +71,7 @@ def learning_curves(steps: Sequence[int], curves: Mapping[str, Sequence[float]],
     """The parts of the objective over the steps and, where there are any, the KL of each latent axis."""
     kl_per_axis = np.asarray(kl_per_axis)
     figure = _figure(9.0 if kl_per_axis.size else 5.0, 3.4)
-    panels = np.atleast_1d(figure.subplots(1, 2 if kl_per_axis.size else 1))
+    panels = figure.subplots(1, 2 if kl_per_axis.size else 1, squeeze=False)[0]
     for name, values in curves.items():
         panels[0].plot(steps, values, label=name)
     panels[0].set_xlabel("step")

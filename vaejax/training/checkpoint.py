@@ -67,7 +67,7 @@ def _key_name(key: Any) -> str:
 
 
 def _describe(leaf: Any) -> str:
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         # On disk a typed key is the integers behind it.
         leaf = jax.eval_shape(jax.random.key_data, leaf)
     return f"{leaf.dtype}{list(leaf.shape)}"
