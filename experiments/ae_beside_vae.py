@@ -4,9 +4,10 @@ Shows: the same net on the same digits with the same two latents, once as the de
 autoencoder and once as a VAE: where the codes lie, what random codes decode to, and what lies on the
 way from one digit to another. The picture of the README.
 Command: make figures
-Time: half a minute on 2 cores.
+Time: a minute on 2 cores.
 Expected: experiments/pictures/ae_beside_vae.png. The autoencoder's codes spread without scale, with
-  holes between them; the VAE's fill the prior, and the way between two digits stays on digits.
+  holes between them; the VAE's fill the prior. With three seeds, the squared distance from decoded
+  random codes to the nearest training digit is 1.3 to 1.4 for the autoencoder and 1.0 for the VAE.
 """
 
 import argparse
@@ -45,14 +46,39 @@ def variational(autoencoder: experiment.Experiment, settings: experiment.Setting
     return autoencoder._replace(model=model, objective=objective, prior=vaejax.standard_normal.expand((2,)))
 
 
+def codes_and_source(trained: experiment.Experiment, params: Params) -> tuple[Array, vaejax.types.Distribution]:
+    """Codes of the test set, and where random codes come from.
+
+    The autoencoder has no prior; the fairest stand-in is a Normal fitted to its codes.
+    """
+    x = trained.prepare(jax.random.key(0), trained.dataset.test.images)
+    codes = trained.model.encode(params, x).mean
+    fitted = vaejax.MultivariateNormal(jnp.mean(codes, 0), jnp.linalg.cholesky(jnp.cov(codes.T)))
+    return codes, trained.prior or fitted
+
+
+def distances(trained: experiment.Experiment, params: Params) -> dict[str, float]:
+    """How far decoded codes are from any digit: the squared distance to the nearest training image."""
+    codes, source = codes_and_source(trained, params)
+    digits = trained.prepare(jax.random.key(0), trained.dataset.train.images).reshape(-1, 64)
+
+    def distance(z: Array) -> float:
+        images = trained.model.decode(params, z).mean.reshape(-1, 1, 64)
+        return float(jnp.mean(jnp.min(jnp.sum((images - digits) ** 2, axis=-1), axis=1)))
+
+    first, second = jax.random.randint(jax.random.key(2), (2, 500), 0, len(codes))
+    return {
+        "random codes": distance(source.sample(jax.random.key(1), (500,))),
+        "halfway between two test digits": distance((codes[first] + codes[second]) / 2),
+    }
+
+
 def draw_row(figure: Figure, row: int, name: str, trained: experiment.Experiment, params: Params) -> None:
     """Codes of the test set, decoded random codes, and walks between digits."""
-    encode, decode = partial(trained.model.encode, params), partial(trained.model.decode, params)
-    x, labels = trained.prepare(jax.random.key(0), trained.dataset.test.images), trained.dataset.test.labels
-    codes = encode(x).mean
-    # Without a prior, the fairest random codes are those of a Normal fitted to the codes.
-    fitted = vaejax.MultivariateNormal(jnp.mean(codes, 0), jnp.linalg.cholesky(jnp.cov(codes.T)))
-    source, said = (trained.prior, "z ~ p(z)") if trained.prior else (fitted, "z ~ Normal fitted to the codes")
+    decode = partial(trained.model.decode, params)
+    codes, source = codes_and_source(trained, params)
+    labels = trained.dataset.test.labels
+    said = "z ~ p(z)" if trained.prior else "z ~ Normal fitted to the codes"
     # The typical image of each digit stands for it: the one whose code is nearest to the median.
     ends = {}
     for digit in range(10):
@@ -71,19 +97,24 @@ def draw_row(figure: Figure, row: int, name: str, trained: experiment.Experiment
 
 
 def main() -> None:
-    """Train both and draw them."""
+    """Train both from a few seeds, draw the first and print how far each is from digits."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=300)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=PICTURE)
     arguments = parser.parse_args()
     module = experiment.load_experiment(str(Path(__file__).parent / "digits_ae.py"))
-    settings = module.Settings(epochs=arguments.epochs, latent_size=2)
-    autoencoder = module.build(settings)
-    figure = Figure(figsize=(13, 8), dpi=110, layout="constrained")
-    for row, (name, trained) in enumerate(
-        {"autoencoder": autoencoder, "VAE": variational(autoencoder, settings)}.items()
-    ):
-        draw_row(figure, row, name, trained, optimize(trained, settings).params)
+    figure = Figure(figsize=(14, 8), dpi=110, layout="constrained")
+    for seed in range(arguments.seeds):
+        settings = module.Settings(epochs=arguments.epochs, latent_size=2, hidden_sizes=(128, 128), seed=seed)
+        autoencoder = module.build(settings)
+        contestants = {"autoencoder": autoencoder, "VAE": variational(autoencoder, settings)}
+        for row, (name, trained) in enumerate(contestants.items()):
+            params = optimize(trained, settings).params
+            if seed == 0:
+                draw_row(figure, row, name, trained, params)
+            parts = [f"{what} {value:.2f}" for what, value in distances(trained, params).items()]
+            print(f"seed {seed}  {name:<12}squared distance to the nearest training digit: {', '.join(parts)}")
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(arguments.output)
     print(arguments.output)

@@ -3,8 +3,9 @@
 Shows: that an autoencoder is the same expression as a VAE, with a point for a posterior, a unit
 Normal for a likelihood and no regularizer. It reconstructs, but has no prior to sample from.
 Command: make train EXPERIMENT=digits_ae
-Time: see EXPECTED.
-Expected: see EXPECTED.
+Time: 7 seconds on 2 cores, 4 of them training.
+Expected: test squared error 0.88 +- 0.02 per image with white as 1; as a reconstruction term 59.25 nats,
+  half of that and the constant of a unit Normal over 64 pixels, 58.81.
 Source: Rumelhart, Hinton and Williams 1986, Learning internal representations by error propagation.
 """
 

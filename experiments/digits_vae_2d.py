@@ -3,8 +3,8 @@
 Shows: the decoded plane at quantiles of the prior, and the posterior means coloured by digit; how
 much two numbers can say of a digit, and that classes come apart without a label being seen.
 Command: make train EXPERIMENT=digits_vae_2d
-Time: 20 seconds on 2 cores, 6 of them training.
-Expected: see EXPECTED.
+Time: 17 seconds on 2 cores, 7 of them training.
+Expected: test -ELBO 98.6 +- 0.7 nats: reconstruction 94.5, KL 4.1; both units active.
 Source: Kingma and Welling 2014, Auto-Encoding Variational Bayes, appendix A.
 """
 
@@ -23,6 +23,8 @@ class Settings(digits_vae.Settings):
     """Passes over the training data."""
     latent_size: int = 2
     """Number of latents."""
+    hidden_sizes: tuple[int, ...] = (128, 128)
+    """Widths of the encoder's hidden layers; the decoder has them in reverse."""
 
 
 build = digits_vae.build

@@ -9,6 +9,7 @@ import jax
 import tyro
 
 from vaejax import __version__
+from vaejax.evaluation import LABELS
 from vaejax.experiment import experiment_names, load_experiment
 from vaejax.progress import TrainingProgress
 from vaejax.run import RunResult, train
@@ -71,22 +72,13 @@ def check_platform() -> None:
         raise OSError(f"JAX finds no device for {asked}: {reason}") from error
 
 
-# The figures of a test in the order in which they are shown: what for, and in what unit.
-FIGURES = {
-    "negative_elbo": ("-ELBO", "nats"),
-    "reconstruction": ("reconstruction", "nats"),
-    "kl": ("KL", "nats"),
-    "penalty": ("penalty", "nats"),
-    "squared_error": ("squared error", "white = 1, summed over the pixels"),
-}
-
-
 def summary(result: RunResult) -> str:
     """The test figures and where everything is."""
     lines = ["test, mean per example +- its standard error"]
-    for name, (label, unit) in FIGURES.items():
+    for name, label in LABELS.items():
         if name in result.test:
             mean, standard_error = (float(number) for number in result.test[name])
+            unit = "white = 1, summed over the pixels" if name == "squared_error" else "nats"
             lines.append(f"  {label:<15}{mean:9.2f} +- {standard_error:.2f}  {unit}")
     lines.append(f"active units: {result.active_units}")
     lines.append(f"trained in {result.seconds:.1f} s, {result.examples_per_second:,.0f} examples/s")

@@ -6,6 +6,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from vaejax.evaluation import LABELS
 from vaejax.training import Chunk
 
 # Without a terminal, this many lines in all.
@@ -46,7 +47,6 @@ class TrainingProgress:
 
 def describe(chunk: Chunk, total_steps: int, batch_size: int) -> str:
     """One line: step, the parts of the objective in nats, and the speed."""
-    labels = {"negative_elbo": "-ELBO", "reconstruction": "reconstruction", "kl": "KL", "penalty": "penalty"}
-    parts = [f"{label} {chunk.metrics[name]:.2f}" for name, label in labels.items() if name in chunk.metrics]
+    parts = [f"{label} {chunk.metrics[name]:.2f}" for name, label in LABELS.items() if name in chunk.metrics]
     speed = chunk.num_steps * batch_size / chunk.seconds
     return f"step {chunk.step}/{total_steps}  {'  '.join(parts)}  {speed:,.0f} examples/s"

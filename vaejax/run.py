@@ -18,7 +18,7 @@ import numpy as np
 
 from vaejax.checks import check_support
 from vaejax.data import batch_indices, count_steps
-from vaejax.evaluation import Estimate, active_units, batch_metrics, evaluate, per_example
+from vaejax.evaluation import LABELS, Estimate, active_units, batch_metrics, evaluate, per_example
 from vaejax.experiment import Experiment, Settings, load_experiment
 from vaejax.objectives import negative_mean
 from vaejax.report import figures
@@ -162,25 +162,25 @@ def measure(experiment: Experiment, params: Params) -> tuple[dict[str, Estimate]
     x = experiment.prepare(prepare_key, experiment.dataset.test.images)
     white = jnp.max(x).astype(jnp.float32)
 
-    def objective(key: Array, x: Array) -> dict[str, Array]:
+    def objective(params: Params, key: Array, x: Array) -> dict[str, Array]:
         # A batch of one, since an objective may couple the examples of a batch.
         each = per_example(experiment.objective(params, key, x[None]))
-        error = (x - experiment.model.decode(params, encode(x)).mean) / white  # type: ignore[attr-defined]
+        error = (x - experiment.model.decode(params, encode(params, x)).mean) / white  # type: ignore[attr-defined]
         return {name: values[0] for name, values in each.items()} | {"squared_error": jnp.sum(error**2)}
 
-    def encode(x: Array) -> Array:
+    def encode(params: Params, x: Array) -> Array:
         return experiment.model.encode(params, x).mean  # type: ignore[attr-defined]
 
-    test = jax.jit(partial(evaluate, objective))(noise_key, x)
-    return test, int(active_units(jax.jit(encode)(x)))
+    test = jax.jit(lambda params, key, x: evaluate(partial(objective, params), key, x))(params, noise_key, x)
+    return test, int(active_units(jax.jit(encode)(params, x)))
 
 
 def draw(experiment: Experiment, params: Params, history: list[Chunk], folder: Path) -> Iterator[Path]:
     """Draw the pictures of a run into its folder, and yield their paths."""
     prepare_key, sample_key = jax.random.split(jax.random.key(EVALUATION_SEED))
     x = experiment.prepare(prepare_key, experiment.dataset.test.images)
-    encode, decode = (jax.jit(partial(f, params)) for f in (experiment.model.encode, experiment.model.decode))
-    means = encode(x).mean
+    decode = partial(jax.jit(experiment.model.decode), params)
+    means = jax.jit(experiment.model.encode)(params, x).mean
     white = float(jnp.max(x))
 
     def save(name: str, figure: Any) -> Path:
@@ -192,15 +192,15 @@ def draw(experiment: Experiment, params: Params, history: list[Chunk], folder: P
         prior_key, draw_key = jax.random.split(sample_key)
         p = decode(experiment.prior.sample(prior_key, (64,)))
         yield save("samples.png", figures.samples(p.mean, p.sample(draw_key), white))
-    names: list[str] = [n for n in ("negative_elbo", "reconstruction", "kl", "penalty") if n in history[-1].metrics]
-    curves = {name: [float(chunk.metrics[name]) for chunk in history] for name in names}
+    names = [name for name in LABELS if name in history[-1].metrics]
+    curves = {LABELS[name]: [float(chunk.metrics[name]) for chunk in history] for name in names}
     axes = history[-1].metrics.get("kl_per_axis", np.zeros(0))
     yield save("curves.png", figures.learning_curves([chunk.step for chunk in history], curves, axes))
     if means.shape[-1] == 2:
         yield save("latents.png", figures.latents(means, experiment.dataset.test.labels))
         if experiment.prior is not None:
-            grid = decode(quantile_grid(columns=20)).mean
-            yield save("manifold.png", figures.manifold(grid, columns=20, white=white))
+            grid = decode(quantile_grid(columns=16)).mean
+            yield save("manifold.png", figures.manifold(grid, columns=16, white=white))
 
 
 def quantile_grid(columns: int) -> Array:

@@ -11,6 +11,15 @@ from vaejax.distributions import standard_normal
 from vaejax.evaluation.latents import active_units, kl_per_axis
 from vaejax.types import Array, AutoencodeTerms, Distribution, ElboTerms
 
+# How the figures are called where a person reads them, in the order in which they are shown.
+LABELS = {
+    "negative_elbo": "-ELBO",
+    "reconstruction": "reconstruction",
+    "kl": "KL",
+    "penalty": "penalty",
+    "squared_error": "squared error",
+}
+
 
 class Estimate(NamedTuple):
     """A mean over examples and how sure it is."""

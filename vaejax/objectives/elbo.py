@@ -77,7 +77,18 @@ def elbo(
     return ElboTerms(value, *penalized[1:])
 
 
-def negative_elbo(*args: Any, **options: Any) -> tuple[Array, ElboTerms]:
+def negative_elbo(
+    key: Array,
+    x: Any,
+    encode: Encode,
+    decode: Decode,
+    prior: Distribution = standard_normal,
+    *,
+    num_samples: int | None = None,
+    beta: ArrayLike = 1.0,
+    kl: Callable[[Distribution], Regularizer] = regularizers.kl,
+    map_samples: MapSamples = jax.vmap,
+) -> tuple[Array, ElboTerms]:
     """The loss: minus the batch mean of `elbo`, and its terms.
 
     `loss = 1/B sum_b [ beta KL(q(z|x_b) || p(z)) - 1/K sum_k log p(x_b|z_k) ]`
@@ -93,4 +104,5 @@ def negative_elbo(*args: Any, **options: Any) -> tuple[Array, ElboTerms]:
     >>> value.shape, gradient["w"].shape
     ((), (3,))
     """
-    return negative_mean(elbo(*args, **options))
+    terms = elbo(key, x, encode, decode, prior, num_samples=num_samples, beta=beta, kl=kl, map_samples=map_samples)
+    return negative_mean(terms)

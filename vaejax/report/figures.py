@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from vaejax.types import ArrayLike
 
@@ -49,7 +50,7 @@ def draw_latents(axes: Axes, means: ArrayLike, labels: ArrayLike, title: str = "
 
 def reconstructions(x: ArrayLike, means: ArrayLike, white: float = 1.0) -> Figure:
     """Data above, and below each image the mean of p(x|z) at its posterior mean."""
-    figure = _figure(8.0, 4.2)
+    figure = _figure(8.0, 3.0)
     above, below = figure.subplots(2, 1)
     columns = min(16, len(np.asarray(x)))
     draw_images(above, x, columns, white, "data x")
@@ -85,6 +86,7 @@ def learning_curves(steps: Sequence[int], curves: Mapping[str, Sequence[float]],
     if kl_per_axis.size:
         ordered = np.sort(kl_per_axis)[::-1]
         panels[1].bar(np.arange(1, len(ordered) + 1), ordered)
+        panels[1].xaxis.set_major_locator(MaxNLocator(integer=True))
         panels[1].set_xlabel("latent axis, by rank")
         panels[1].set_ylabel("KL (nats)")
         panels[1].set_title("KL of each axis, last epoch", fontsize=10)
