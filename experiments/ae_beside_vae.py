@@ -7,7 +7,7 @@ Command: make figures
 Time: a minute on 2 cores.
 Expected: experiments/pictures/ae_beside_vae.png. The autoencoder's codes spread without scale, with
   holes between them; the VAE's fill the prior. With three seeds, the squared distance from decoded
-  random codes to the nearest training digit is 1.3 to 1.4 for the autoencoder and 1.0 for the VAE.
+  random codes to the nearest training digit is 1.4 for the autoencoder and 1.0 for the VAE.
 """
 
 import argparse
