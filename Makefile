@@ -41,7 +41,7 @@ help: ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo
 	@echo 'train takes EXPERIMENT=name, ARGS="settings", ACCEL=cpu|gpu|tpu; experiments:'
-	@echo '  $(basename $(notdir $(wildcard experiments/*_ae.py experiments/*_vae*.py)))'
+	@grep -lE '^(def build\b|build =)' experiments/*.py | sed -E 's|.*/(.*)\.py|  \1|'
 
 train: $(venv)/.train ## train EXPERIMENT (digits_vae) on ACCEL (cpu) with ARGS
 	@$(run)/vaejax train $(EXPERIMENT) $(ARGS)

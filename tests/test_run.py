@@ -3,8 +3,11 @@
 import json
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import chex
@@ -201,29 +204,47 @@ def test_help_version_and_nonsense(capsys):
     assert "--learning-rate" in capsys.readouterr().out
 
 
-def test_an_accelerator_that_is_not_there_is_an_error():
+HAS_GPU = shutil.which("nvidia-smi") is not None
+
+
+@pytest.mark.parametrize("platform", ["nonesuch", "cuda"])
+def test_an_accelerator_that_is_not_there_is_an_error(platform):
+    if platform == "cuda" and HAS_GPU:
+        pytest.skip("there is one")
     result = subprocess.run(
         [sys.executable, "-m", "vaejax", "train", "digits_vae"],
-        env=os.environ | {"JAX_PLATFORMS": "nonesuch"}, capture_output=True, text=True, check=False, cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": platform}, capture_output=True, text=True, check=False, cwd=ROOT,
     )  # fmt: skip
     assert result.returncode == 2
-    assert "vaejax: error: JAX finds no device for nonesuch" in result.stderr
+    assert f"vaejax: error: JAX finds no device for {platform}" in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_make_refuses_what_it_does_not_know():
-    for words, message in [(["ACCEL=abacus"], "ACCEL=abacus is unknown"), (["ACCEL=gpu"], "ACCEL=gpu: no NVIDIA GPU")]:
-        if (
-            words == ["ACCEL=gpu"]
-            and subprocess.run("nvidia-smi", shell=True, capture_output=True, check=False).returncode == 0
-        ):
-            continue
-        result = subprocess.run(
-            ["make", "--dry-run" if "abacus" in words[0] else "device-gpu", *words],
-            capture_output=True, text=True, check=False, cwd=ROOT,
-        )  # fmt: skip
-        assert result.returncode != 0
-        assert message in result.stdout + result.stderr
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["--dry-run", "ACCEL=abacus"], "ACCEL=abacus is unknown"), (["device-gpu", "ACCEL=gpu"], "no NVIDIA GPU")],
+)
+def test_make_refuses_an_accelerator_that_it_cannot_have(words, message):
+    if "ACCEL=gpu" in words and HAS_GPU:
+        pytest.skip("there is one")
+    result = subprocess.run(["make", *words], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert result.returncode != 0
+    assert message in result.stdout + result.stderr
+
+
+def test_an_interrupt_ends_with_one_line(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vaejax", "train", "digits_vae", "--epochs", "100000", "--output", tmp_path / "run"],
+        stderr=subprocess.PIPE, text=True, cwd=ROOT,
+    )  # fmt: skip
+    while not (tmp_path / "run" / "metrics.jsonl").exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.strip().splitlines()[-1].startswith("vaejax: error: interrupted")
+    assert "Traceback" not in err
 
 
 def test_the_picture_of_the_readme_is_drawn(tmp_path):

@@ -66,9 +66,10 @@ def check_platform() -> None:
     """
     try:
         jax.devices()
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:
+        # JAX fails an assertion where not even the wheels for the platform are installed.
         asked = os.environ.get("JAX_PLATFORMS", "any platform")
-        reason = str(error).splitlines()[0]
+        reason = next(iter(str(error).splitlines()), "its wheels are not installed")
         raise OSError(f"JAX finds no device for {asked}: {reason}") from error
 
 
