@@ -29,9 +29,10 @@ ROOMS = {
     "training": ({"types", "checks"}, {"jax", "numpy", "optax", "orbax"}),
     "report": ({"types", "checks", "data", "evaluation"}, {"numpy", "matplotlib"}),
     "experiment": ({*CORE, "nets", "data"}, {"optax"}),
+    "outcome": ({"types", "evaluation", "report", "training", "experiment"}, {"jax", "numpy"}),
     "run": (
-        {*CORE, "objectives", "nets", "data", "training", "evaluation", "report", "experiment"},
-        {"jax", "numpy"},
+        {"types", "checks", "objectives", "data", "training", "evaluation", "experiment", "outcome"},
+        {"jax"},
     ),
     "progress": ({"training", "evaluation"}, {"rich"}),
     "cli": ({"__init__", "evaluation", "experiment", "run", "progress"}, {"jax", "tyro"}),

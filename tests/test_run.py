@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from vaejax import cli, experiment, run
+from vaejax import cli, experiment, outcome, run
 from vaejax.data.idx import FILES
 
 ROOT = Path(__file__).parent.parent
@@ -87,7 +87,7 @@ def test_a_run_reloads_and_measures_the_same(tmp_path):
     trained, settings, state = run.load_run(folder)
     assert (settings.latent_size, settings.hidden_sizes) == (3, (8,))
     assert state.step == 2 * (1437 // 128)
-    test, units = run.measure(trained, state.params)
+    test, units = outcome.measure(trained, state.params)
     results = json.loads((folder / "results.json").read_text())
     chex.assert_trees_all_close(float(test["negative_elbo"].mean), results["test"]["negative_elbo"]["mean"], rtol=1e-6)
     assert units == results["active_units"]

@@ -12,8 +12,8 @@ from vaejax.distributions.delta import Delta
 from vaejax.distributions.divergences import kl_divergence
 from vaejax.distributions.interop import as_native
 from vaejax.distributions.laplace import Laplace
+from vaejax.distributions.multivariate_normal import MultivariateNormal
 from vaejax.distributions.normal import (
-    MultivariateNormal,
     Normal,
     OptimalNormal,
     reparameterize,

@@ -14,7 +14,8 @@ from vaejax.distributions.categorical import Categorical
 from vaejax.distributions.delta import Delta
 from vaejax.distributions.interop import as_native
 from vaejax.distributions.laplace import Laplace
-from vaejax.distributions.normal import MultivariateNormal, Normal
+from vaejax.distributions.multivariate_normal import MultivariateNormal
+from vaejax.distributions.normal import Normal
 from vaejax.types import Array, Distribution
 
 

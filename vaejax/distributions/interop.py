@@ -10,7 +10,8 @@ from typing import Any
 from vaejax.distributions.bernoulli import Bernoulli
 from vaejax.distributions.categorical import Categorical
 from vaejax.distributions.laplace import Laplace
-from vaejax.distributions.normal import MultivariateNormal, Normal
+from vaejax.distributions.multivariate_normal import MultivariateNormal
+from vaejax.distributions.normal import Normal
 from vaejax.types import Distribution
 
 _COUNTERPARTS: dict[str, Callable[[Any, int], Distribution]] = {

@@ -1,0 +1,70 @@
+"""The Normal distribution with a full covariance."""
+
+import jax
+import jax.numpy as jnp
+
+from vaejax.checks import check_event_shape, check_support
+from vaejax.distributions._base import LOG_TWO_PI, at_least_float32, check_parameters, distribution, draw_shape
+from vaejax.types import Array, ArrayLike, Shape
+
+
+@distribution
+class MultivariateNormal:
+    """A Normal with a full covariance, `N(loc, L L^T)`.
+
+    `log p(x) = -1/2 |L^-1 (x - loc)|^2 - sum_i log L_ii - D/2 log(2 pi)`
+
+    Args:
+      loc: means, `[*B, D]`.
+      scale_tril: lower Cholesky factor L of the covariance with a positive diagonal, `[*B, D, D]`.
+
+    >>> import jax.numpy as jnp
+    >>> MultivariateNormal(jnp.zeros((8, 2)), jnp.eye(2)).log_prob(jnp.ones((8, 2))).shape
+    (8,)
+    """
+
+    loc: ArrayLike
+    scale_tril: ArrayLike
+
+    def __post_init__(self) -> None:
+        check_parameters("MultivariateNormal", 1, loc=self.loc)
+        check_parameters("MultivariateNormal", 2, scale_tril=self.scale_tril)
+        size, factor = jnp.shape(self.loc)[-1:], jnp.shape(self.scale_tril)[-2:]
+        if size * 2 != factor:
+            raise ValueError(f"MultivariateNormal: scale_tril must end in {size * 2}; got shape {factor}")
+
+    @property
+    def event_ndims(self) -> int:
+        """A vector is one event."""
+        return 1
+
+    @property
+    def batch_shape(self) -> Shape:
+        """`*B`, what the batch axes of `loc` and `scale_tril` broadcast to."""
+        return jnp.broadcast_shapes(jnp.shape(self.loc)[:-1], jnp.shape(self.scale_tril)[:-2])
+
+    @property
+    def mean(self) -> Array:
+        """The mean, `[*B, *E]`."""
+        return jnp.broadcast_to(jnp.asarray(self.loc), self.batch_shape + jnp.shape(self.loc)[-1:])
+
+    def support(self, value: Array) -> Array:
+        """Elementwise: finite."""
+        return jnp.isfinite(value)
+
+    def sample(self, key: Array, sample_shape: Shape = ()) -> Array:
+        """Draw `[*S, *B, D]`: `loc + L eps`."""
+        shape = draw_shape("MultivariateNormal", key, sample_shape, jnp.shape(self.mean), 1)
+        loc, factor = at_least_float32(self.loc, self.scale_tril)
+        return loc + jnp.einsum("...ij,...j->...i", factor, jax.random.normal(key, shape, loc.dtype))
+
+    def log_prob(self, value: Array) -> Array:
+        """Log-density in nats, `[*S, *B]`."""
+        check_event_shape("MultivariateNormal.log_prob: value", value, jnp.shape(self.loc), 1)
+        check_support("MultivariateNormal.log_prob: value", value, self.support, "finite")
+        value, loc, factor = at_least_float32(value, self.loc, self.scale_tril)
+        centred = value - loc
+        factor = jnp.broadcast_to(factor, centred.shape + centred.shape[-1:])
+        white = jax.scipy.linalg.solve_triangular(factor, centred[..., None], lower=True)[..., 0]
+        log_diagonal = jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1))
+        return jnp.sum(-0.5 * white**2 - log_diagonal - 0.5 * LOG_TWO_PI, axis=-1)

@@ -1,0 +1,77 @@
+"""What a trained experiment has to show: its test figures and its pictures."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vaejax.evaluation import LABELS, Estimate, active_units, evaluate, per_example
+from vaejax.experiment import Experiment
+from vaejax.report import figures
+from vaejax.training import Chunk
+from vaejax.types import Array, Params
+
+# Test data and evaluation noise are the same for every run, whatever its seed.
+EVALUATION_SEED = 0x7E57
+
+
+def measure(experiment: Experiment, params: Params) -> tuple[dict[str, Estimate], int]:
+    """The test figures with their standard errors, and the number of active units.
+
+    To the parts of the objective comes `squared_error`: from x to the mean of p(x|z) at the posterior
+    mean, summed over the image, with white as 1.
+    """
+    prepare_key, noise_key = jax.random.split(jax.random.key(EVALUATION_SEED))
+    x = experiment.prepare(prepare_key, experiment.dataset.test.images)
+    white = jnp.max(x).astype(jnp.float32)
+
+    def objective(params: Params, key: Array, x: Array) -> dict[str, Array]:
+        # A batch of one, since an objective may couple the examples of a batch.
+        each = per_example(experiment.objective(params, key, x[None]))
+        error = (x - experiment.model.decode(params, encode(params, x)).mean) / white  # type: ignore[attr-defined]
+        return {name: values[0] for name, values in each.items()} | {"squared_error": jnp.sum(error**2)}
+
+    def encode(params: Params, x: Array) -> Array:
+        return experiment.model.encode(params, x).mean  # type: ignore[attr-defined]
+
+    test = jax.jit(lambda params, key, x: evaluate(partial(objective, params), key, x))(params, noise_key, x)
+    return test, int(active_units(jax.jit(encode)(params, x)))
+
+
+def draw(experiment: Experiment, params: Params, history: Sequence[Chunk], folder: Path) -> Iterator[Path]:
+    """Draw the pictures of a run into its folder, and yield their paths."""
+    prepare_key, sample_key = jax.random.split(jax.random.key(EVALUATION_SEED))
+    x = experiment.prepare(prepare_key, experiment.dataset.test.images)
+    decode = partial(jax.jit(experiment.model.decode), params)
+    means = jax.jit(experiment.model.encode)(params, x).mean
+    white = float(jnp.max(x))
+
+    def save(name: str, figure: Any) -> Path:
+        figure.savefig(folder / name)
+        return folder / name
+
+    yield save("reconstructions.png", figures.reconstructions(x[:32], decode(means[:32]).mean, white))
+    if experiment.prior is not None:
+        prior_key, draw_key = jax.random.split(sample_key)
+        p = decode(experiment.prior.sample(prior_key, (64,)))
+        yield save("samples.png", figures.samples(p.mean, p.sample(draw_key), white))
+    names = [name for name in LABELS if name in history[-1].metrics]
+    curves = {LABELS[name]: [float(chunk.metrics[name]) for chunk in history] for name in names}
+    axes = history[-1].metrics.get("kl_per_axis", np.zeros(0))
+    yield save("curves.png", figures.learning_curves([chunk.step for chunk in history], curves, axes))
+    if means.shape[-1] == 2:
+        yield save("latents.png", figures.latents(means, experiment.dataset.test.labels))
+        if experiment.prior is not None:
+            grid = decode(quantile_grid(columns=16)).mean
+            yield save("manifold.png", figures.manifold(grid, columns=16, white=white))
+
+
+def quantile_grid(columns: int) -> Array:
+    """Points of the plane at equal steps of the standard normal's probability, `[columns**2, 2]`, top row first."""
+    steps = jax.scipy.special.ndtri((jnp.arange(columns) + 0.5) / columns)
+    second, first = jnp.meshgrid(steps[::-1], steps, indexing="ij")
+    return jnp.stack([first.ravel(), second.ravel()], axis=-1)
