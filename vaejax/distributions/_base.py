@@ -53,13 +53,31 @@ def at_least_float32(*arrays: ArrayLike) -> list[Array]:
     return [jnp.asarray(array, dtype) for array in arrays]
 
 
+def align_ranks(self: Any, **event_ndims: int) -> None:
+    """Give the named parameters of a distribution one rank, by leading axes of size 1.
+
+    Otherwise `jax.vmap` of a function that returns, say, `Normal(loc[E], scale[])` would put the new
+    axis of `scale` where it aligns with an event axis of `loc`. Scalars alone stay scalars. Each name
+    comes with the number of its own trailing axes that are no batch axes.
+    """
+    ranks = {name: jnp.ndim(getattr(self, name)) - ndims for name, ndims in event_ndims.items()}
+    for name, rank in ranks.items():
+        missing = max(ranks.values()) - rank
+        if missing:
+            parameter = getattr(self, name)
+            object.__setattr__(self, name, jnp.reshape(parameter, (1,) * missing + jnp.shape(parameter)))
+
+
 def flatten_event(event_ndims: int, *arrays: Array) -> list[Array]:
     """Make the event axes of each array one: `[*B, *E]` to `[*B, prod(E)]`; scalar parameters stay.
 
     Elementwise code over `[128, 28, 28, 1]` is compiled to loops that are half again as slow on a CPU
     as those over `[128, 784]`, and the reshape itself costs nothing.
     """
-    event = jnp.broadcast_shapes(*(array.shape[array.ndim - event_ndims :] for array in arrays if array.ndim))
+    padded = [
+        array.reshape((1,) * (event_ndims - array.ndim) + array.shape) if array.ndim else array for array in arrays
+    ]
+    event = jnp.broadcast_shapes(*(array.shape[array.ndim - event_ndims :] for array in padded if array.ndim))
 
     def flatten(array: Array) -> Array:
         if array.ndim < event_ndims:
@@ -67,7 +85,7 @@ def flatten_event(event_ndims: int, *arrays: Array) -> list[Array]:
         batch = array.shape[: array.ndim - event_ndims]
         return jnp.broadcast_to(array, batch + event).reshape(*batch, math.prod(event))
 
-    return [flatten(array) for array in arrays]
+    return [flatten(array) for array in padded]
 
 
 def sum_event(array: Array, event_ndims: int) -> Array:

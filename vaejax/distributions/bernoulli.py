@@ -129,7 +129,8 @@ class ContinuousBernoulli:
         far = jnp.where(near_zero, 1.0, logits)
         small = jnp.where(near_zero, logits, 0.0)
         square = small**2
-        odd = -1 / 720 + square * (1 / 30240 + square * (-1 / 1209600 + square / 47900160))
+        last = 1 / 47900160 - square * (691 / 1307674368000)
+        odd = -1 / 720 + square * (1 / 30240 + square * (-1 / 1209600 + square * last))
         series = 0.5 + small * (1 / 12 + square * odd)
         return jnp.where(near_zero, series, jax.nn.sigmoid(far) / jnp.tanh(far / 2) - 1 / far)
 

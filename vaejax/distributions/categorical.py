@@ -47,7 +47,7 @@ class Categorical:
     def mean(self) -> Array:
         """The mean level, `[*B, *E]`: it makes sense where levels are ordered, as intensities are."""
         (logits,) = at_least_float32(self.logits)
-        return jax.nn.softmax(logits) @ jnp.arange(self.num_levels, dtype=logits.dtype)
+        return jnp.sum(jax.nn.softmax(logits) * jnp.arange(self.num_levels, dtype=logits.dtype), axis=-1)
 
     def support(self, value: Array) -> Array:
         """Elementwise: an integer from 0 to L - 1."""

@@ -14,7 +14,7 @@ from vaejax.distributions.categorical import Categorical
 from vaejax.distributions.delta import Delta
 from vaejax.distributions.interop import as_native
 from vaejax.distributions.laplace import Laplace
-from vaejax.distributions.multivariate_normal import MultivariateNormal
+from vaejax.distributions.multivariate_normal import MultivariateNormal, solve_factor
 from vaejax.distributions.normal import Normal
 from vaejax.types import Array, Distribution
 
@@ -25,8 +25,8 @@ def kl_divergence(q: Distribution, p: Distribution) -> Array:
     `KL(q || p) = E_q[log q(z) - log p(z)]`, at least 0, and 0 only where they are the same. For
     diagonal Normals, per axis, `log(s_p / s_q) + (s_q^2 + (m_q - m_p)^2) / (2 s_p^2) - 1/2`.
 
-    Known pairs: Normal and Laplace to each other and to themselves, MultivariateNormal to Normal and
-    itself, Bernoulli, ContinuousBernoulli and Categorical to themselves, and Delta to anything, where
+    Known pairs: Normal and Laplace to each other and to themselves, MultivariateNormal and Normal to
+    each other, Bernoulli, ContinuousBernoulli and Categorical to themselves, and Delta to anything, where
     it is `-log p(z)`. numpyro's counterparts count as ours. A distribution of your own takes part by
     a method `kl_divergence(other)`.
 
@@ -43,6 +43,9 @@ def kl_divergence(q: Distribution, p: Distribution) -> Array:
     if callable(getattr(q, "kl_divergence", None)):
         return q.kl_divergence(p)  # type: ignore[attr-defined]
     q, p = as_native(q), as_native(p)
+    ndims_q, ndims_p = (getattr(d, "event_ndims", None) for d in (q, p))
+    if None not in (ndims_q, ndims_p) and ndims_q != ndims_p:
+        raise ValueError(f"kl_divergence: q and p must have the same number of event axes; got {ndims_q} and {ndims_p}")
     if isinstance(q, Delta):
         return -p.log_prob(jnp.asarray(q.value))
     closed_form = _CLOSED_FORMS.get((type(q), type(p)))
@@ -50,10 +53,6 @@ def kl_divergence(q: Distribution, p: Distribution) -> Array:
         raise TypeError(
             f"kl_divergence: no closed form for {type(q).__name__} to {type(p).__name__}; "
             f"estimate it with monte_carlo_kl (in elbo: kl=vaejax.monte_carlo_kl)"
-        )
-    if q.event_ndims != p.event_ndims:  # type: ignore[attr-defined]
-        raise ValueError(
-            f"kl_divergence: q and p must have the same number of event axes; got {q.event_ndims} and {p.event_ndims}"  # type: ignore[attr-defined]
         )
     check_event_shape("kl_divergence: q", q.mean, jnp.shape(p.mean), q.event_ndims)  # type: ignore[attr-defined]
     return closed_form(q, p)
@@ -108,29 +107,33 @@ def _continuous_bernoulli(q: ContinuousBernoulli, p: ContinuousBernoulli) -> Arr
 def _categorical_categorical(q: Categorical, p: Categorical) -> Array:
     logits_q, logits_p = at_least_float32(q.logits, p.logits)
     log_q, log_p = jax.nn.log_softmax(logits_q), jax.nn.log_softmax(logits_p)
-    return sum_event(jnp.sum(jnp.exp(log_q) * (log_q - log_p), axis=-1), q.event_ndims)
+    # A level that q never takes costs nothing, though its logarithm is minus infinity.
+    possible = log_q > -jnp.inf
+    difference = jnp.where(possible, log_q, 0.0) - jnp.where(possible, log_p, 0.0)
+    return sum_event(jnp.sum(jnp.exp(log_q) * difference, axis=-1), q.event_ndims)
 
 
 def _multivariate_normal(q: MultivariateNormal, p: MultivariateNormal) -> Array:
     loc_q, factor_q, loc_p, factor_p = at_least_float32(q.loc, q.scale_tril, p.loc, p.scale_tril)
-    batch = jnp.broadcast_shapes(q.batch_shape, p.batch_shape)
-    factor_q = jnp.broadcast_to(factor_q, batch + factor_q.shape[-2:])
-    factor_p = jnp.broadcast_to(factor_p, batch + factor_p.shape[-2:])
-    shift = jnp.broadcast_to(loc_q - loc_p, batch + loc_q.shape[-1:])
-    # L_p^-1 [L_q, shift] holds both quadratic terms.
-    white = jax.scipy.linalg.solve_triangular(
-        factor_p, jnp.concatenate([factor_q, shift[..., None]], axis=-1), lower=True
-    )
-    log_ratio = jnp.log(jnp.diagonal(factor_p, axis1=-2, axis2=-1)) - jnp.log(
-        jnp.diagonal(factor_q, axis1=-2, axis2=-1)
-    )
-    return jnp.sum(log_ratio - 0.5, axis=-1) + 0.5 * jnp.sum(white**2, axis=(-2, -1))
+    # The columns of L_q and the shift, as vectors: L_p^-1 of them holds both quadratic terms.
+    columns = jnp.moveaxis(jnp.tril(factor_q), -1, 0)
+    spread = jnp.sum(solve_factor(factor_p, columns) ** 2, axis=(0, -1))
+    distance = jnp.sum(solve_factor(factor_p, loc_q - loc_p) ** 2, axis=-1)
+    log_q, log_p = (jnp.sum(jnp.log(f.diagonal(axis1=-2, axis2=-1)), axis=-1) for f in (factor_q, factor_p))
+    return log_p - log_q + 0.5 * (spread + distance - loc_q.shape[-1])
+
+
+def _full_covariance(diagonal: Normal, size: int) -> MultivariateNormal:
+    wide = diagonal.expand(jnp.broadcast_shapes(jnp.shape(diagonal.mean), (size,)))
+    return MultivariateNormal(wide.loc, jnp.asarray(wide.scale)[..., None] * jnp.eye(size))
 
 
 def _multivariate_normal_normal(q: MultivariateNormal, p: Normal) -> Array:
-    size = jnp.shape(q.loc)[-1]
-    full = p.expand(jnp.broadcast_shapes(jnp.shape(p.mean), (size,)))
-    return _multivariate_normal(q, MultivariateNormal(full.loc, jnp.asarray(full.scale)[..., None] * jnp.eye(size)))
+    return _multivariate_normal(q, _full_covariance(p, jnp.shape(q.loc)[-1]))
+
+
+def _normal_multivariate_normal(q: Normal, p: MultivariateNormal) -> Array:
+    return _multivariate_normal(_full_covariance(q, jnp.shape(p.loc)[-1]), p)
 
 
 _CLOSED_FORMS: dict[tuple[type, type], Callable[[Any, Any], Array]] = {
@@ -143,4 +146,5 @@ _CLOSED_FORMS: dict[tuple[type, type], Callable[[Any, Any], Array]] = {
     (Categorical, Categorical): _categorical_categorical,
     (MultivariateNormal, MultivariateNormal): _multivariate_normal,
     (MultivariateNormal, Normal): _multivariate_normal_normal,
+    (Normal, MultivariateNormal): _normal_multivariate_normal,
 }

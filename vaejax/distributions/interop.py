@@ -7,8 +7,12 @@ imported: its objects are known by the names of their classes.
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from vaejax.distributions.bernoulli import Bernoulli
 from vaejax.distributions.categorical import Categorical
+from vaejax.distributions.delta import Delta
 from vaejax.distributions.laplace import Laplace
 from vaejax.distributions.multivariate_normal import MultivariateNormal
 from vaejax.distributions.normal import Normal
@@ -21,6 +25,7 @@ _COUNTERPARTS: dict[str, Callable[[Any, int], Distribution]] = {
     "BernoulliProbs": lambda d, event_ndims: Bernoulli(d.logits, event_ndims),
     "CategoricalLogits": lambda d, event_ndims: Categorical(d.logits, event_ndims),
     "CategoricalProbs": lambda d, event_ndims: Categorical(d.logits, event_ndims),
+    "Delta": lambda d, event_ndims: Delta(d.v, event_ndims + d.event_dim),
     "MultivariateNormal": lambda d, event_ndims: MultivariateNormal(d.loc, d.scale_tril),
 }
 
@@ -28,13 +33,21 @@ _COUNTERPARTS: dict[str, Callable[[Any, int], Distribution]] = {
 def as_native(distribution: Distribution) -> Distribution:
     """Our counterpart of a numpyro distribution; anything else as it is."""
     base: Any = distribution
-    event_ndims = 0
-    while type(base).__name__ == "Independent" and _is_numpyro(base):
-        event_ndims += base.reinterpreted_batch_ndims
+    event_ndims, batch_shape = 0, None
+    while _is_numpyro(base) and type(base).__name__ in ("Independent", "ExpandedDistribution"):
+        if type(base).__name__ == "Independent":
+            event_ndims += base.reinterpreted_batch_ndims
+        elif batch_shape is None:
+            batch_shape = base.batch_shape
         base = base.base_dist
-    if _is_numpyro(base) and type(base).__name__ in _COUNTERPARTS:
-        return _COUNTERPARTS[type(base).__name__](base, event_ndims)
-    return distribution
+    name = type(base).__name__
+    if not _is_numpyro(base) or name not in _COUNTERPARTS or (name == "MultivariateNormal" and event_ndims):
+        return distribution
+    native = _COUNTERPARTS[name](base, event_ndims)
+    if batch_shape is None:
+        return native
+    own_axes = len(base.batch_shape)
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, batch_shape + jnp.shape(leaf)[own_axes:]), native)
 
 
 def _is_numpyro(distribution: Any) -> bool:

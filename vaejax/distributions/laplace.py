@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from vaejax.checks import check_event_shape, check_positive, check_support
 from vaejax.distributions._base import (
+    align_ranks,
     at_least_float32,
     check_parameters,
     distribution,
@@ -42,6 +43,7 @@ class Laplace:
     def __post_init__(self) -> None:
         check_parameters("Laplace", self.event_ndims, loc=self.loc, scale=self.scale)
         check_positive("Laplace: scale", self.scale)
+        align_ranks(self, loc=0, scale=0)
 
     @property
     def mean(self) -> Array:

@@ -1,10 +1,21 @@
 """The Normal distribution with a full covariance."""
 
+import math
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from vaejax.checks import check_event_shape, check_support
-from vaejax.distributions._base import LOG_TWO_PI, at_least_float32, check_parameters, distribution, draw_shape
+from vaejax.checks import check_event_shape, check_positive, check_support, is_concrete
+from vaejax.distributions._base import (
+    LOG_TWO_PI,
+    align_ranks,
+    at_least_float32,
+    check_parameters,
+    distribution,
+    draw_shape,
+)
 from vaejax.types import Array, ArrayLike, Shape
 
 
@@ -16,7 +27,8 @@ class MultivariateNormal:
 
     Args:
       loc: means, `[*B, D]`.
-      scale_tril: lower Cholesky factor L of the covariance with a positive diagonal, `[*B, D, D]`.
+      scale_tril: Cholesky factor L of the covariance with a positive diagonal, `[*B, D, D]`; what lies
+        above the diagonal is not read.
 
     >>> import jax.numpy as jnp
     >>> MultivariateNormal(jnp.zeros((8, 2)), jnp.eye(2)).log_prob(jnp.ones((8, 2))).shape
@@ -32,6 +44,9 @@ class MultivariateNormal:
         size, factor = jnp.shape(self.loc)[-1:], jnp.shape(self.scale_tril)[-2:]
         if size * 2 != factor:
             raise ValueError(f"MultivariateNormal: scale_tril must end in {size * 2}; got shape {factor}")
+        if is_concrete(self.scale_tril):
+            check_positive("MultivariateNormal: the diagonal of scale_tril", _diagonal(np.asarray(self.scale_tril)))
+        align_ranks(self, loc=1, scale_tril=2)
 
     @property
     def event_ndims(self) -> int:
@@ -56,15 +71,33 @@ class MultivariateNormal:
         """Draw `[*S, *B, D]`: `loc + L eps`."""
         shape = draw_shape("MultivariateNormal", key, sample_shape, jnp.shape(self.mean), 1)
         loc, factor = at_least_float32(self.loc, self.scale_tril)
-        return loc + jnp.einsum("...ij,...j->...i", factor, jax.random.normal(key, shape, loc.dtype))
+        noise = jax.random.normal(key, shape, loc.dtype)
+        return loc + jnp.einsum("...ij,...j->...i", jnp.tril(factor), noise, precision="highest")
 
     def log_prob(self, value: Array) -> Array:
         """Log-density in nats, `[*S, *B]`."""
-        check_event_shape("MultivariateNormal.log_prob: value", value, jnp.shape(self.loc), 1)
+        check_event_shape("MultivariateNormal.log_prob: value", value, jnp.shape(self.mean), 1)
         check_support("MultivariateNormal.log_prob: value", value, self.support, "finite")
         value, loc, factor = at_least_float32(value, self.loc, self.scale_tril)
-        centred = value - loc
-        factor = jnp.broadcast_to(factor, centred.shape + centred.shape[-1:])
-        white = jax.scipy.linalg.solve_triangular(factor, centred[..., None], lower=True)[..., 0]
-        log_diagonal = jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1))
-        return jnp.sum(-0.5 * white**2 - log_diagonal - 0.5 * LOG_TWO_PI, axis=-1)
+        white = solve_factor(factor, value - loc)
+        return jnp.sum(-0.5 * white**2 - jnp.log(_diagonal(factor)) - 0.5 * LOG_TWO_PI, axis=-1)
+
+
+def solve_factor(factor: Array, vectors: Array) -> Array:
+    """`L^-1 v` for a lower factor L `[*B, D, D]` and vectors `[*S, *B, D]`.
+
+    One factor for all vectors is solved against them at once, not copied for each.
+    """
+    size = vectors.shape[-1]
+    if math.prod(factor.shape[:-2]) == 1:
+        columns = vectors.reshape(-1, size).T
+        solved = jax.scipy.linalg.solve_triangular(factor.reshape(size, size), columns, lower=True)
+        return solved.T.reshape(vectors.shape)
+    batch = jnp.broadcast_shapes(vectors.shape[:-1], factor.shape[:-2])
+    factor = jnp.broadcast_to(factor, (*batch, size, size))
+    vectors = jnp.broadcast_to(vectors, (*batch, size))
+    return jax.scipy.linalg.solve_triangular(factor, vectors[..., None], lower=True)[..., 0]
+
+
+def _diagonal(matrices: Any) -> Any:
+    return matrices.diagonal(axis1=-2, axis2=-1)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from vaejax.checks import check_count, check_event_shape, check_positive, check_support
 from vaejax.distributions._base import (
     LOG_TWO_PI,
+    align_ranks,
     at_least_float32,
     check_parameters,
     distribution,
@@ -73,6 +74,7 @@ class Normal:
     def __post_init__(self) -> None:
         check_parameters("Normal", self.event_ndims, loc=self.loc, scale=self.scale)
         check_positive("Normal: scale", self.scale, " (for a log-variance: Normal.from_log_variance)")
+        align_ranks(self, loc=0, scale=0)
 
     @classmethod
     def from_log_scale(
@@ -172,6 +174,7 @@ class OptimalNormal:
     def fit(self, value: Array) -> Normal:
         """The Normal with the maximum-likelihood scale for `value`, one per event."""
         check_event_shape("OptimalNormal.fit: value", value, jnp.shape(self.loc), self.event_ndims)
+        check_support("OptimalNormal.fit: value", value, self.support, "finite")
         value, loc = at_least_float32(value, self.loc)
         axes = tuple(range(-self.event_ndims, 0))
         variance = jnp.mean((value - loc) ** 2, axis=axes, keepdims=True)

@@ -1,6 +1,7 @@
 """The linear-Gaussian model, in which every quantity of a variational autoencoder is known exactly."""
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -9,6 +10,10 @@ import jax.numpy as jnp
 from vaejax.checks import check_count
 from vaejax.distributions import MultivariateNormal, Normal, kl_divergence, standard_normal
 from vaejax.types import Array
+
+
+# An oracle is exact on every device: an accelerator's default would round the factors.
+_matmul = partial(jnp.matmul, precision="highest")
 
 
 class LinearGaussian(NamedTuple):
@@ -25,18 +30,18 @@ class LinearGaussian(NamedTuple):
 
     def decode(self, z: Array) -> Normal:
         """p(x|z), z `[*B, Z]`."""
-        return Normal(z @ self.weight.T + self.bias, self.scale)
+        return Normal(_matmul(z, self.weight.T) + self.bias, self.scale)
 
     def marginal(self) -> MultivariateNormal:
         """p(x), the exact evidence: `marginal().log_prob(x)` is what every bound is below."""
-        covariance = self.weight @ self.weight.T + self.scale**2 * jnp.eye(len(self.bias))
+        covariance = _matmul(self.weight, self.weight.T) + self.scale**2 * jnp.eye(len(self.bias))
         return MultivariateNormal(self.bias, jnp.linalg.cholesky(covariance))
 
     def posterior(self, x: Array) -> MultivariateNormal:
         """p(z|x), x `[*B, X]`."""
-        precision = jnp.eye(self.weight.shape[1]) + self.weight.T @ self.weight / self.scale**2
+        precision = jnp.eye(self.weight.shape[1]) + _matmul(self.weight.T, self.weight) / self.scale**2
         covariance = jnp.linalg.inv(precision)
-        loc = (x - self.bias) @ self.weight @ covariance / self.scale**2
+        loc = _matmul(_matmul(x - self.bias, self.weight), covariance) / self.scale**2
         return MultivariateNormal(loc, jnp.linalg.cholesky(covariance))
 
     def log_likelihood(self, x: Array, q: Normal | MultivariateNormal) -> Array:
@@ -48,8 +53,8 @@ class LinearGaussian(NamedTuple):
             if isinstance(q, MultivariateNormal)
             else jnp.asarray(q.scale)[..., None] * jnp.eye(self.weight.shape[1])
         )
-        error = jnp.sum((x - q.mean @ self.weight.T - self.bias) ** 2, axis=-1)
-        spread = jnp.sum((self.weight @ factor) ** 2, axis=(-2, -1))
+        error = jnp.sum((x - _matmul(q.mean, self.weight.T) - self.bias) ** 2, axis=-1)
+        spread = jnp.sum(_matmul(self.weight, factor) ** 2, axis=(-2, -1))
         constant = size * (jnp.log(self.scale) + 0.5 * math.log(2 * math.pi))
         return -0.5 * (error + spread) / self.scale**2 - constant
 
