@@ -29,12 +29,16 @@ wheels_tpu := ,tpu
 
 venv := .venv/$(ACCEL)
 run := JAX_PLATFORMS=$(platform) $(venv)/bin
+# Two processes of tests fit on a CPU; on an accelerator each would take all of its memory.
+workers := $(if $(filter cpu,$(ACCEL)),2,0)
 
 # $(call install,EXTRAS): into $(venv), with uv where there is one, at the versions that are tested together.
 install = if command -v uv >/dev/null; \
   then UV_COMPILE_BYTECODE=1 uv pip install --quiet --python $(venv)/bin/python -c .ci/constraints.txt -e ".[$(1)]"; \
-  else $(venv)/bin/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e ".[$(1)]"; fi
+  else $(PYTHON) -m pip --python $(venv)/bin/python install --quiet --disable-pip-version-check -c .ci/constraints.txt -e ".[$(1)]"; fi
 
+# Two goals at once would install into one environment at once.
+.NOTPARALLEL:
 .PHONY: help train test test-slow check bench figures constraints clean device-$(ACCEL)
 
 help: ## say what there is
@@ -47,7 +51,7 @@ train: $(venv)/.train ## train EXPERIMENT (digits_vae) on ACCEL (cpu) with ARGS
 	@$(run)/vaejax train $(EXPERIMENT) $(ARGS)
 
 test: $(venv)/.test ## run the tests
-	$(run)/python -m pytest -n 2 $(PYTEST_ARGS)
+	$(run)/python -m pytest -n $(workers) $(PYTEST_ARGS)
 
 test-slow: $(venv)/.test ## run the tests that take minutes
 	$(run)/python -m pytest -m slow $(PYTEST_ARGS)
@@ -79,7 +83,8 @@ $(venv)/.%: pyproject.toml .ci/constraints.txt | $(venv)/bin/python device-$(ACC
 $(venv)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "vaejax needs Python 3.11 or newer: PYTHON=path names one"; exit 1; }
-	@$(PYTHON) -m venv $(venv) || { echo "$(PYTHON) cannot make environments: install its venv module"; exit 1; }
+	@$(PYTHON) -m venv --without-pip $(venv) \
+	  || { rm -rf $(venv); echo "$(PYTHON) cannot make environments: install its venv module"; exit 1; }
 
 # Said before gigabytes are downloaded; JAX itself has the last word when it starts.
 device-cpu device-tpu: ;

@@ -9,10 +9,11 @@ Source: Kingma and Welling 2014, Auto-Encoding Variational Bayes, appendix A.
 """
 
 import dataclasses
+from pathlib import Path
 
 from vaejax import experiment
 
-digits_vae = experiment.load_experiment("digits_vae")
+digits_vae = experiment.load_experiment(str(Path(__file__).parent / "digits_vae.py"))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ CORE = {"types", "checks", "distributions"}
 ROOMS = {
     "types": (set(), {"jax"}),
     "checks": ({"types"}, {"jax", "numpy"}),
-    "distributions": ({"types", "checks"}, {"jax"}),
+    "distributions": ({"types", "checks"}, {"jax", "numpy"}),
     "objectives": (CORE, {"jax"}),
     "testing": (CORE | {"objectives"}, {"jax"}),
     "evaluation": (CORE | {"objectives"}, {"jax"}),
@@ -36,7 +36,7 @@ ROOMS = {
     ),
     "progress": ({"training", "evaluation"}, {"rich"}),
     "cli": ({"__init__", "evaluation", "experiment", "run", "progress"}, {"jax", "tyro"}),
-    "__main__": ({"cli"}, set()),
+    "__main__": ({"__init__", "cli"}, set()),
 }
 
 
@@ -95,14 +95,22 @@ def test_public_names_are_sorted_and_documented(module):
             assert value.__doc__, f"{module.__name__}.{name} has no docstring"
 
 
-def test_the_functions_that_take_a_key_take_it_first():
-    for function in (vaejax.elbo, vaejax.autoencode, vaejax.reparameterize, data.binarize, data.batch_indices):
-        assert next(iter(inspect.signature(function).parameters)) == "key", function
-    for function in (vaejax.elbo, vaejax.autoencode):
+LEADING = {"params", "state", "key"}
+
+
+@pytest.mark.parametrize("module", PUBLIC, ids=lambda m: m.__name__)
+def test_arguments_come_in_the_order_of_the_conventions(module):
+    """Parameters or state, then the key, then the rest; hyperparameters by keyword."""
+    for name in getattr(module, "__all__", []):
+        function = getattr(module, name)
+        if inspect.isfunction(function):
+            names = list(inspect.signature(function).parameters)
+            if "key" in names:
+                assert set(names[: names.index("key")]) <= LEADING, f"{name}{names}"
+    for function in (vaejax.elbo, vaejax.negative_elbo, vaejax.autoencode):
         parameters = list(inspect.signature(function).parameters.values())
         assert [p.name for p in parameters[:4]] == ["key", "x", "encode", "decode"]
-        keyword_only = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
-        assert {"num_samples", "map_samples"} <= keyword_only
+        assert {"num_samples", "map_samples"} <= {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
 def test_nothing_reads_pickles_or_evaluates_text():

@@ -1,5 +1,6 @@
 """Experiments as a user runs them: the command line, the run folder, and what goes wrong."""
 
+import io
 import json
 import os
 import re
@@ -14,8 +15,9 @@ import chex
 import jax
 import numpy as np
 import pytest
+import rich.console
 
-from vaejax import cli, experiment, outcome, run
+from vaejax import cli, experiment, outcome, progress, run, training
 from vaejax.data.idx import FILES
 
 ROOT = Path(__file__).parent.parent
@@ -127,7 +129,8 @@ BAD = {
     "zero latents": (["digits_vae", "--latent-size", "0"], "latent_size must be at least 1; got 0"),
     "zero width": (["digits_vae", "--hidden-sizes", "0"], "hidden_sizes must be at least 1; got 0"),
     "zero samples": (["digits_vae", "--num-samples", "0"], "num_samples must be at least 1; got 0"),
-    "negative beta": (["digits_vae", "--beta", "-1"], "beta must be at least 0; got -1.0"),
+    "negative beta": (["digits_vae", "--beta", "-1"], "beta must be at least 0 and finite; got -1.0"),
+    "infinite beta": (["digits_vae", "--beta", "inf"], "beta must be at least 0 and finite; got inf"),
     "a batch larger than the data": (
         ["digits_vae", "--batch-size", "5000"], "batch_size must be at most the 1437 examples there are; got 5000"
     ),
@@ -190,6 +193,46 @@ def test_data_outside_the_support_are_refused_before_training():
     grey = built._replace(model=built.model, prepare=lambda key, images: jax.numpy.asarray(images) / 16.0)
     with pytest.raises(ValueError, match=r"data set digits must be in the support of the likelihood Categorical; got"):
         run.check_fit(grey, settings)
+
+
+def test_the_plane_is_read_as_it_is_drawn():
+    """The first image is top left: least z_1, greatest z_2; quantiles of the prior at equal steps."""
+    grid = np.asarray(outcome.quantile_grid(3)).reshape(3, 3, 2)
+    quantiles = [-0.9674216, 0.0, 0.9674216]
+    np.testing.assert_allclose(grid[:, :, 0], [quantiles] * 3, atol=1e-5)
+    np.testing.assert_allclose(grid[:, 0, 1], quantiles[::-1], atol=1e-5)
+    np.testing.assert_allclose(grid[:, 2, 1], quantiles[::-1], atol=1e-5)
+
+
+def test_an_experiment_runs_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    module = experiment.load_experiment(str(ROOT / "experiments" / "digits_vae_2d.py"))
+    assert module.Settings().latent_size == 2
+    assert experiment.experiment_names() == []
+    with pytest.raises(ValueError, match="unknown experiment digits_vae: there are none in experiments/"):
+        experiment.load_experiment("digits_vae")
+
+
+def test_the_bar_has_room_on_a_narrow_terminal():
+    metrics = {"negative_elbo": 104.56, "reconstruction": 78.12, "kl": 26.44}
+    chunk = training.Chunk(4680, 468, {name: np.float32(value) for name, value in metrics.items()}, 1.5)
+    text = progress.describe(chunk, 4680, 128)
+    assert text == "step 4680/4680  -ELBO 104.56  reconstruction 78.12  KL 26.44  39,936 examples/s"
+    console = rich.console.Console(width=80, force_terminal=True, file=io.StringIO())
+    bar = progress.TrainingProgress(10, 128, console)
+    with bar:
+        bar.update(chunk)
+    screen = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", console.file.getvalue())
+    assert text in screen
+    assert "10%" in screen
+    assert max(len(line.rstrip()) for line in screen.replace("\r", "\n").splitlines()) <= 80
+
+
+def test_the_light_installation_names_what_the_command_needs():
+    code = "import sys; sys.modules['tyro'] = None; from vaejax.__main__ import main; sys.exit(main())"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr == 'vaejax: error: the command needs tyro: pip install "vaejax[train]"\n'
 
 
 def test_help_version_and_nonsense(capsys):

@@ -59,10 +59,10 @@ def check_count(name: str, value: Any, minimum: int = 1) -> None:
 
 
 def check_nonnegative(name: str, value: Any) -> None:
-    """Raise where a concrete `value` is negative or NaN."""
+    """Raise where a concrete `value` is negative, infinite or NaN."""
     check_array(name, value)
-    if is_concrete(value) and not np.all(np.asarray(value) >= 0):
-        raise ValueError(f"{name} must be at least 0; got {value}")
+    if is_concrete(value) and not np.all((np.asarray(value) >= 0) & np.isfinite(value)):
+        raise ValueError(f"{name} must be at least 0 and finite; got {value}")
 
 
 def check_positive(name: str, value: Any, hint: str = "") -> None:
@@ -84,7 +84,7 @@ def check_distribution(name: str, value: Any) -> None:
     hint = ""
     if isinstance(value, tuple | list) and len(value) == 2:
         hint = " (for a mean and a log-variance: vaejax.Normal.from_log_variance(mean, log_variance))"
-    raise TypeError(f"{name} must return a distribution with sample and log_prob; got {type(value).__name__}{hint}")
+    raise TypeError(f"{name} a distribution with sample and log_prob; got {type(value).__name__}{hint}")
 
 
 def check_support(name: str, value: Any, inside: Callable[[Array], Array], expected: str) -> None:
@@ -107,6 +107,7 @@ def check_event_shape(name: str, value: Any, parameters: Shape, event_ndims: int
 
     Parameters of fewer axes than the event has (those of `standard_normal`) take any.
     """
+    check_array(name, value)
     shape = jnp.shape(value)
     if len(shape) < event_ndims:
         raise ValueError(f"{name} must have at least {event_ndims} axes (the event axes); got shape {shape}")

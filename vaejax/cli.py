@@ -25,16 +25,16 @@ Experiments here: {names}"""
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 1 for what failed on the way, 2 for what was asked wrongly."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words in (["--help"], ["-h"], []):
+    if words in (["--help"], ["-h"], [], ["train"], ["train", "--help"]):
         print(USAGE.format(names=", ".join(experiment_names()) or "none"))
-        return 0 if words else 2
+        return 0 if words[-1:] in (["--help"], ["-h"]) else 2
     if words == ["--version"]:
         print(__version__)
         return 0
     try:
         return _train(words)
     except KeyboardInterrupt:
-        return _fail("interrupted: the run folder has the metrics so far, and no checkpoint", 130)
+        return _fail("interrupted; what the run folder holds so far stays", 130)
     except FloatingPointError as error:
         return _fail(error, 1)
     except (ValueError, TypeError, OSError) as error:

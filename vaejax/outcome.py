@@ -25,7 +25,7 @@ def measure(experiment: Experiment, params: Params) -> tuple[dict[str, Estimate]
     To the parts of the objective comes `squared_error`: from x to the mean of p(x|z) at the posterior
     mean, summed over the image, with white as 1.
     """
-    prepare_key, noise_key = jax.random.split(jax.random.key(EVALUATION_SEED))
+    prepare_key, noise_key, _ = jax.random.split(jax.random.key(EVALUATION_SEED), 3)
     x = experiment.prepare(prepare_key, experiment.dataset.test.images)
     white = jnp.max(x).astype(jnp.float32)
 
@@ -38,13 +38,13 @@ def measure(experiment: Experiment, params: Params) -> tuple[dict[str, Estimate]
     def encode(params: Params, x: Array) -> Array:
         return experiment.model.encode(params, x).mean  # type: ignore[attr-defined]
 
-    test = jax.jit(lambda params, key, x: evaluate(partial(objective, params), key, x))(params, noise_key, x)
+    test = jax.jit(lambda params, key, x: evaluate(key, x, partial(objective, params)))(params, noise_key, x)
     return test, int(active_units(jax.jit(encode)(params, x)))
 
 
 def draw(experiment: Experiment, params: Params, history: Sequence[Chunk], folder: Path) -> Iterator[Path]:
     """Draw the pictures of a run into its folder, and yield their paths."""
-    prepare_key, sample_key = jax.random.split(jax.random.key(EVALUATION_SEED))
+    prepare_key, _, sample_key = jax.random.split(jax.random.key(EVALUATION_SEED), 3)
     x = experiment.prepare(prepare_key, experiment.dataset.test.images)
     decode = partial(jax.jit(experiment.model.decode), params)
     means = jax.jit(experiment.model.encode)(params, x).mean

@@ -3,8 +3,10 @@
 import sys
 from types import TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
+from rich.text import Text
 
 from vaejax.evaluation import LABELS
 from vaejax.training import Chunk
@@ -16,31 +18,34 @@ LINES = 10
 class TrainingProgress:
     """A context whose `update` takes each chunk of a run of `num_chunks` chunks."""
 
-    def __init__(self, num_chunks: int, batch_size: int):
+    def __init__(self, num_chunks: int, batch_size: int, console: Console | None = None):
         self.num_chunks, self.batch_size, self.done = num_chunks, batch_size, 0
-        console = Console(file=sys.stderr)
+        console = console or Console(file=sys.stderr)
         self.is_terminal = console.is_terminal
-        columns = (BarColumn(bar_width=20), TextColumn("{task.description}"), TimeRemainingColumn(compact=True))
-        self.bar = Progress(*columns, console=console)
-        self.task = self.bar.add_task("compiling", total=num_chunks)
+        # The figures have a line of their own: beside them a terminal of 80 columns has no room for a bar.
+        self.text = Text("compiling", no_wrap=True)
+        self.bar = Progress(BarColumn(bar_width=40), TaskProgressColumn(), TimeRemainingColumn(), console=console)
+        self.task = self.bar.add_task("", total=num_chunks)
+        self.live = Live(Group(self.text, self.bar), console=console, refresh_per_second=10)
 
     def __enter__(self) -> "TrainingProgress":
         if self.is_terminal:
-            self.bar.start()
+            self.live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.is_terminal:
-            self.bar.stop()
+            self.live.stop()
 
     def update(self, chunk: Chunk) -> None:
         """Show where the run is after a chunk."""
         self.done += 1
         text = describe(chunk, chunk.num_steps * self.num_chunks, self.batch_size)
         if self.is_terminal:
-            self.bar.update(self.task, completed=self.done, description=text)
+            self.text.plain = text
+            self.bar.update(self.task, completed=self.done)
         elif self.done * LINES // self.num_chunks > (self.done - 1) * LINES // self.num_chunks:
             print(text, file=sys.stderr, flush=True)
 

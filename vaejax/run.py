@@ -96,16 +96,21 @@ def optimize(
     experiment: Experiment, settings: Settings, on_chunk: Callable[[Chunk], None] = lambda chunk: None
 ) -> TrainState:
     """Train an experiment in memory: `settings.epochs` chunks of an epoch each, one compiled program."""
-    images = experiment.dataset.train.images
+    epoch = make_epoch(experiment, settings)
+    return fit(epoch, initial_state(experiment, settings), experiment.dataset.train.images, settings.epochs, on_chunk)
+
+
+def make_epoch(experiment: Experiment, settings: Settings) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
+    """The steps of an epoch as one pure function of a state and the images, to be compiled."""
+    num_examples = len(experiment.dataset.train.images)
     plan = partial(
         batch_indices,
         jax.random.split(jax.random.key(settings.seed), 3)[2],
-        num_steps=count_steps(len(images), settings.batch_size),
-        num_examples=len(images),
+        num_steps=count_steps(num_examples, settings.batch_size),
+        num_examples=num_examples,
         batch_size=settings.batch_size,
     )
-    run = scan_steps(make_train_step(make_loss(experiment), experiment.optimizer), plan)
-    return fit(run, initial_state(experiment, settings), images, settings.epochs, on_chunk)
+    return scan_steps(make_train_step(make_loss(experiment), experiment.optimizer), plan)
 
 
 def initial_state(experiment: Experiment, settings: Settings) -> TrainState:

@@ -27,7 +27,8 @@ class Distribution(Protocol):
     """What encoders, decoders and priors return: numpyro's calling convention.
 
     Optional, used where present: `kl_divergence(other)` `[*B]`, `support(value)` (an elementwise
-    truth value), `mean` and `event_ndims`.
+    truth value), `mean` and `event_ndims`. A class of your own that passes through `jax.jit` or
+    another transformation must be a pytree (`jax.tree_util.register_dataclass`), as ours are.
     """
 
     def sample(self, key: Array, sample_shape: Shape = ()) -> Array:

@@ -177,3 +177,20 @@ def test_impossible_plans_are_refused(options, message):
     arguments = {"num_steps": 2, "num_examples": 10, "batch_size": 3} | options
     with pytest.raises(ValueError, match=message):
         data.batch_indices(jax.random.key(0), 0, **arguments)
+
+
+def test_binarization_refuses_what_has_no_probability(key):
+    with pytest.raises(ValueError, match="intensities from 0 to max_value=16; got values from 255 to 255"):
+        data.binarize(key, np.full((2, 3), 255, np.uint8), 16)
+    with pytest.raises(ValueError, match="intensities from 0 to max_value=1; got NaN"):
+        data.binarize(key, np.full((2, 3), np.nan), 1)
+    with pytest.raises(TypeError, match="typed PRNG key"):
+        data.binarize(jax.random.PRNGKey(0), np.zeros((2, 3)), 1)
+
+
+def test_plans_in_double_precision_are_those_in_single(x64):
+    double = plan(3, 5, 7, 10, 3)
+    with jax.enable_x64(False):
+        single = plan(3, 5, 7, 10, 3)
+    assert double.dtype == single.dtype == np.int32
+    assert double.shape == single.shape

@@ -16,6 +16,7 @@ from vaejax import (
     MultivariateNormal,
     Normal,
     OptimalNormal,
+    kl_divergence,
     standard_normal,
 )
 
@@ -167,3 +168,70 @@ def test_distributions_are_pytrees_with_static_event_axes():
     assert mapped.shape == (4,)
     # JAX rebuilds pytrees around things that are no arrays.
     assert jax.tree.map(lambda leaf: None, normal).loc is None
+
+
+MAKERS = {
+    "normal": lambda loc, scale: Normal(loc, scale, 2),
+    "laplace": lambda loc, scale: Laplace(loc, scale, 2),
+    "log-scale": lambda loc, scale: Normal.from_log_scale(loc, jnp.log(scale), 2),
+    "optimal": lambda loc, scale: OptimalNormal(scale * loc, 2),
+    "bernoulli": lambda loc, scale: Bernoulli(scale * loc, 2),
+    "categorical": lambda loc, scale: Categorical(scale * loc, 1),
+}
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_mapped_constructor_is_the_batched_one(name, rank, key):
+    """Also where a parameter has fewer axes than the event and the batch is as long as an event axis."""
+    loc = jax.random.normal(key, (4, 4, 4))
+    scale = jnp.exp(jnp.linspace(-1.0, 1.0, 4 ** (rank + 1))).reshape((4,) * (rank + 1))
+    mapped = jax.vmap(MAKERS[name])(loc, scale)
+    apart = [MAKERS[name](m, s) for m, s in zip(loc, scale, strict=True)]
+    value = jnp.ones((4, 4) if name == "categorical" else (4, 4, 4))
+    expected = jnp.stack([each.log_prob(v) for each, v in zip(apart, value, strict=True)])
+    chex.assert_trees_all_close(mapped.log_prob(value), expected, rtol=1e-5)
+    chex.assert_trees_all_close(mapped.mean, jnp.stack([each.mean for each in apart]), rtol=1e-5)
+
+
+def test_a_mapped_full_covariance_is_the_batched_one(key):
+    loc_key, noise_key = jax.random.split(key)
+    loc = jax.random.normal(loc_key, (2, 2, 2))
+    factor = jnp.eye(2) + 0.3 * jnp.tril(jax.random.uniform(noise_key, (2, 2, 2)))
+    mapped = jax.vmap(MultivariateNormal)(loc, factor)
+    expected = jnp.stack([MultivariateNormal(m, f).log_prob(jnp.ones(2)) for m, f in zip(loc, factor, strict=True)])
+    chex.assert_trees_all_close(mapped.log_prob(jnp.ones(2)), expected, rtol=1e-5)
+
+
+def test_a_scale_per_channel(key):
+    loc = jax.random.normal(key, (5, 4, 4, 3))
+    scale = jnp.array([0.5, 1.0, 2.0])
+    full = Normal(loc, jnp.broadcast_to(scale, loc.shape), 3)
+    chex.assert_trees_all_close(Normal(loc, scale, 3).log_prob(-loc), full.log_prob(-loc), rtol=1e-6)
+    chex.assert_trees_all_close(
+        Normal(loc[0, 0], scale, 3).log_prob(loc),
+        Normal(jnp.broadcast_to(loc[0, 0], loc.shape), scale, 3).log_prob(loc),
+        rtol=1e-6,
+    )
+
+
+def test_only_the_lower_triangle_of_a_factor_is_read(key):
+    loc = jnp.zeros(2)
+    lower = MultivariateNormal(loc, jnp.array([[1.0, 0.0], [0.9, 1.0]]))
+    symmetric = MultivariateNormal(loc, jnp.array([[1.0, 0.9], [0.9, 1.0]]))
+    other = MultivariateNormal(jnp.ones(2), jnp.array([[0.7, 5.0], [0.1, 0.4]]))
+    chex.assert_trees_all_equal(symmetric.log_prob(jnp.ones(2)), lower.log_prob(jnp.ones(2)))
+    chex.assert_trees_all_equal(symmetric.sample(jax.random.key(1)), lower.sample(jax.random.key(1)))
+    chex.assert_trees_all_close(kl_divergence(symmetric, other), kl_divergence(lower, other), rtol=1e-6)
+    with pytest.raises(ValueError, match="the diagonal of scale_tril must be positive"):
+        MultivariateNormal(loc, -jnp.eye(2))
+
+
+def test_factors_and_means_of_different_batches(key):
+    loc_key, value_key = jax.random.split(key)
+    loc, value = jax.random.normal(loc_key, (3, 2)), jax.random.normal(value_key, (6, 3, 2))
+    factors = jnp.stack([jnp.eye(2), 2 * jnp.eye(2), 0.5 * jnp.eye(2)])
+    expected = Normal(loc, jnp.array([[1.0], [2.0], [0.5]])).log_prob(value)
+    chex.assert_trees_all_close(MultivariateNormal(loc, factors).log_prob(value), expected, rtol=1e-5)
+    single = MultivariateNormal(loc[0], factors).log_prob(loc[0])
+    chex.assert_shape(single, (3,))

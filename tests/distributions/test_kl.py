@@ -126,3 +126,19 @@ def test_event_axes_and_sizes_must_agree():
         vaejax.kl_divergence(q, Normal(0.0, 1.0, 0))
     with pytest.raises(ValueError, match=r"event shape \(1,\); got shape \(4, 3\)"):
         vaejax.kl_divergence(q, Normal(jnp.zeros(1), 1.0))
+
+
+def test_levels_that_never_occur_cost_nothing():
+    q, p = Categorical(jnp.log(jnp.array([0.0, 0.5, 0.5])), 0), Categorical(jnp.zeros(3), 0)
+    chex.assert_trees_all_close(vaejax.kl_divergence(q, p), jnp.log(1.5), rtol=1e-6)
+    chex.assert_trees_all_close(vaejax.kl_divergence(q, q), 0.0, atol=1e-6)
+    assert vaejax.kl_divergence(p, q) == jnp.inf
+
+
+def test_a_diagonal_posterior_and_a_correlated_prior(x64, key):
+    q = Normal(jnp.array([[0.3, -1.0]]), jnp.array([0.5, 2.0]))
+    p = MultivariateNormal(jnp.array([0.1, 0.2]), jnp.array([[1.5, 0.0], [-0.2, 0.7]]))
+    z = q.sample(key, (100_000,))
+    draws = (q.log_prob(z) - p.log_prob(z))[:, 0]
+    deviation = (jnp.mean(draws) - vaejax.kl_divergence(q, p)) / (jnp.std(draws) / len(draws) ** 0.5)
+    assert jnp.all(jnp.abs(deviation) < 5)

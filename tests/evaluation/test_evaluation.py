@@ -18,7 +18,7 @@ def noisy(key, x):
 @pytest.mark.parametrize("batch_size", [1, 7, 10, 103, 200])
 def test_the_mean_is_over_all_examples_whatever_the_batch(batch_size):
     x = {"a": jnp.linspace(-1.0, 3.0, 103)}
-    result = evaluation.evaluate(noisy, jax.random.key(0), x, batch_size=batch_size)
+    result = evaluation.evaluate(jax.random.key(0), x, noisy, batch_size=batch_size)
     keys = [jax.random.fold_in(jax.random.key(0), i) for i in range(103)]
     values = np.array([noisy(k, {"a": a})["value"] for k, a in zip(keys, x["a"], strict=True)])
     chex.assert_trees_all_close(result["value"].mean, values.mean(), atol=1e-6)
@@ -27,18 +27,18 @@ def test_the_mean_is_over_all_examples_whatever_the_batch(batch_size):
 
 
 def test_one_example_has_no_spread():
-    result = evaluation.evaluate(lambda key, x: {"x": x}, jax.random.key(0), jnp.ones(1))
+    result = evaluation.evaluate(jax.random.key(0), jnp.ones(1), lambda key, x: {"x": x})
     assert result["x"].mean == 1.0
     assert jnp.isnan(result["x"].standard_error)
 
 
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="number of examples must be at least 1"):
-        evaluation.evaluate(noisy, jax.random.key(0), {"a": jnp.ones(0)})
+        evaluation.evaluate(jax.random.key(0), {"a": jnp.ones(0)}, noisy)
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
-        evaluation.evaluate(noisy, jax.random.key(0), {"a": jnp.ones(3)}, batch_size=0)
+        evaluation.evaluate(jax.random.key(0), {"a": jnp.ones(3)}, noisy, batch_size=0)
     with pytest.raises(TypeError, match="typed PRNG key"):
-        evaluation.evaluate(noisy, jax.random.PRNGKey(0), {"a": jnp.ones(3)})
+        evaluation.evaluate(jax.random.PRNGKey(0), {"a": jnp.ones(3)}, noisy)
 
 
 def terms(beta=1.0):
@@ -88,3 +88,20 @@ def test_active_units_of_constructed_encoders(key):
     assert evaluation.active_units(data) == 3
     assert evaluation.active_units(data * jnp.array([1.0, 0.2, 0.05])) == 2
     assert evaluation.active_units(data * jnp.array([1.0, 0.2, 0.05]), threshold=0.1) == 1
+
+
+def test_latents_with_several_axes_keep_them():
+    q = Normal(jnp.arange(48.0).reshape(8, 3, 2) / 20, jnp.array([0.5, 1.0]), 2)
+    prior = Normal(0.0, 1.0, 2)
+    several = vaejax.elbo(jax.random.key(0), jnp.ones((8, 2)), lambda x: q, lambda z: Bernoulli(z[:, 0]), prior)
+    metrics = evaluation.batch_metrics(several, prior)
+    chex.assert_shape(metrics["kl_per_axis"], (3, 2))
+    chex.assert_trees_all_close(jnp.sum(metrics["kl_per_axis"]), metrics["kl"], rtol=1e-5)
+    assert metrics["active_units"] == 6
+
+
+def test_arrays_of_different_lengths_are_refused():
+    with pytest.raises(ValueError, match=r"arrays of one length; got lengths \[3, 4\]"):
+        evaluation.evaluate(jax.random.key(0), {"a": jnp.ones(3), "b": jnp.ones(4)}, noisy)
+    with pytest.raises(ValueError, match=r"arrays of one length; got lengths \[\]"):
+        evaluation.evaluate(jax.random.key(0), {}, noisy)

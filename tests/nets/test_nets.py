@@ -99,10 +99,10 @@ def test_scales_of_the_normal_heads():
         params = model.init(jax.random.key(0))
         scales[name] = jnp.asarray(model.decode(params, model.encode(params, x).mean).scale)
         chex.assert_trees_all_close(scales[name], jnp.full_like(scales[name], 0.5), rtol=1e-6)
-    assert {name: scale.shape for name, scale in scales.items()} == {
-        "normal": (),
-        "learned_normal": (),
-        "per_dimension_normal": SHAPE,
+    assert {name: scale.size for name, scale in scales.items()} == {
+        "normal": 1,
+        "learned_normal": 1,
+        "per_dimension_normal": 7 * 6 * 2,
     }
 
 
@@ -133,8 +133,8 @@ def test_integer_levels_are_scaled_for_the_net_and_counted_by_the_likelihood():
         (lambda: nets.conv((784,), 20), ValueError, r"must be \(height, width, channels\); got \(784,\)"),
         (lambda: nets.conv((8, 8, 1), 20, channels=()), ValueError, "channels must have at least one"),
         (lambda: heads.categorical(1), ValueError, "num_levels must be at least 2; got 1"),
-        (lambda: heads.normal(0.0), ValueError, "scale must be a positive number; got 0.0"),
-        (lambda: heads.learned_normal(-1.0), ValueError, "initial_scale must be a positive number"),
+        (lambda: heads.normal(0.0), ValueError, "normal: scale must be positive; got values down to 0.0"),
+        (lambda: heads.learned_normal(-1.0), ValueError, "initial_scale must be positive"),
         (lambda: nets.mlp((4,), 2).init(0), TypeError, "key must be a typed PRNG key"),
         (lambda: nets.mlp((4,), 2).encode({}, jnp.ones((8, 5))), ValueError,
          r"encode: x must be an array that ends in the axes \(4,\); got shape \(8, 5\)"),
@@ -145,3 +145,24 @@ def test_integer_levels_are_scaled_for_the_net_and_counted_by_the_likelihood():
 def test_bad_sizes_are_named(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_a_mapped_decoder_is_the_batched_one(name):
+    model = nets.mlp((4, 4, 1), 2, hidden_sizes=(5,), likelihood=LIKELIHOODS[name][0])
+    params = model.init(jax.random.key(0))
+    z = jax.random.normal(jax.random.key(1), (4, 2))
+    mapped, batched = jax.vmap(lambda z: model.decode(params, z))(z), model.decode(params, z)
+    x = jnp.ones((4, 4, 4, 1))
+    chex.assert_trees_all_close(mapped.log_prob(x), batched.log_prob(x), rtol=1e-4)
+    chex.assert_trees_all_close(mapped.mean, batched.mean, rtol=1e-4, atol=1e-6)
+
+
+def test_the_scale_of_a_head_may_be_traced():
+    def bound(scale):
+        model = nets.mlp((4,), 2, likelihood=heads.normal(scale))
+        params = model.init(jax.random.key(0))
+        return model.decode(params, jnp.zeros((8, 2))).log_prob(jnp.ones((8, 4))).sum()
+
+    values = jax.jit(jax.vmap(bound))(jnp.array([0.5, 2.0]))
+    chex.assert_trees_all_close(values, jnp.stack([bound(0.5), bound(2.0)]), rtol=1e-5)

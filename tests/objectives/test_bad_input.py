@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions
 import pytest
 
 import vaejax
@@ -54,20 +55,32 @@ BAD = {
     "half a sample": ({"num_samples": 1.5}, TypeError, "num_samples must be an integer; got float 1.5"),
     "true samples": ({"num_samples": True}, TypeError, "num_samples must be an integer; got bool"),
     "zero latents": ({"encode": lambda x: Normal(x[:, :0], 1.0)}, ValueError, "at least one latent"),
-    "negative beta": ({"beta": -0.1}, ValueError, "beta must be at least 0; got -0.1"),
-    "NaN beta": ({"beta": float("nan")}, ValueError, "beta must be at least 0; got nan"),
+    "negative beta": ({"beta": -0.1}, ValueError, "beta must be at least 0 and finite; got -0.1"),
+    "NaN beta": ({"beta": float("nan")}, ValueError, "beta must be at least 0 and finite; got nan"),
     "beta as text": ({"beta": "1"}, TypeError, "beta must be an array; got str"),
     "beta of another shape": ({"beta": jnp.ones(3)}, ValueError, r"beta must have shape \(\) or \(8,\); got \(3,\)"),
     "kl as text": ({"kl": "mc"}, TypeError, "kl must be a function; got str"),
     "log-variance for scale": (
         {"encode": lambda x: Normal(x[:, :2], -x[:, :2])}, ValueError, "scale must be positive.*from_log_variance"
     ),
-    "no closed form": ({"encode": lambda x: Bernoulli(x[:, :2])}, TypeError, "monte_carlo_kl"),
+    "no closed form": ({"encode": lambda x: vaejax.ContinuousBernoulli(x[:, :2])}, TypeError, "monte_carlo_kl"),
+    "discrete posterior": (
+        {"encode": lambda x: Bernoulli(x[:, :2])}, TypeError, "can be reparameterized.*Bernoulli have no gradient"
+    ),
+    "numpyro's discrete posterior": (
+        {"encode": lambda x: numpyro.distributions.Bernoulli(logits=x[:, :2]).to_event(1)}, TypeError, "no gradient"
+    ),
+    "no prior": ({"prior": None}, TypeError, "prior must be a distribution with sample and log_prob; got NoneType"),
+    "tuple of data": ({"x": (X, X), "encode": lambda x: encode(x[0])}, TypeError, "value must be an array; got tuple"),
+    "posterior with another event": (
+        {"encode": lambda x: Normal(x[:, :2], 1.0, 0), "prior": Normal(0.0, 1.0, 0)}, ValueError,
+        r"one log-probability per example, shape \(8, 2\) as the posterior has; got shape \(8,\)",
+    ),
     "prior of another size": ({"prior": Normal(jnp.zeros(3), 1.0)}, ValueError, r"must have event shape \(3,\)"),
     "images with one event axis": (
         {"x": jnp.ones((8, 2, 2)), "encode": lambda x: Normal(x[:, 0], 1.0),
          "decode": lambda z: Bernoulli(jnp.stack([z, z], axis=1))},
-        ValueError, r"one log-probability per example, shape \(8,\).*got \(8, 2\).*set event_ndims",
+        ValueError, r"one log-probability per example, shape \(8,\).*got shape \(8, 2\).*set event_ndims",
     ),
 }  # fmt: skip
 
@@ -110,3 +123,23 @@ def test_shapes_are_checked_while_tracing_too():
 def test_the_parts_say_what_is_wrong(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_a_wrong_event_is_found_where_the_penalty_is_one_number():
+    """An unbatched or mapped call has a scalar divergence, and `none` always is one."""
+    images = jnp.ones((8, 4, 2))
+    wrong = lambda z: Bernoulli(jnp.stack([z, z, z, z], axis=-2))
+    with pytest.raises(ValueError, match=r"shape \(\) as the posterior has; got shape \(4,\)"):
+        jax.vmap(lambda x: vaejax.elbo(jax.random.key(0), x, lambda x: Normal(x[0], 1.0), wrong).value)(images)
+    with pytest.raises(ValueError, match=r"shape \(8,\) as the posterior has; got shape \(8, 4\)"):
+        vaejax.autoencode(jax.random.key(0), images, lambda x: vaejax.Delta(x[:, 0]), wrong, vaejax.none)
+    with pytest.raises(ValueError, match=r"shape \(8,\) as the posterior has; got shape \(\)"):
+        vaejax.autoencode(
+            jax.random.key(0),
+            jnp.ones(8, int),
+            lambda x: vaejax.Delta(jnp.zeros((8, 2))),
+            lambda z: vaejax.Categorical(jnp.zeros((8, 10))),
+            vaejax.none,
+        )
+    with pytest.raises(ValueError, match=r"regularizer must return shape \(8,\).*got shape \(8, 2\)"):
+        vaejax.autoencode(jax.random.key(0), X, encode, decode, lambda key, q, z: z)

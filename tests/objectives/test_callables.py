@@ -1,5 +1,6 @@
 """The same weights through every kind of callable give the same bound."""
 
+import dataclasses
 from functools import partial
 
 import chex
@@ -120,3 +121,38 @@ def test_numpyros_distributions_are_seen_as_ours(theirs, ours):
     chex.assert_trees_all_close(native.log_prob(value), ours.log_prob(value), rtol=1e-5)
     # A closed form exists, so that elbo's default works.
     chex.assert_trees_all_close(vaejax.kl_divergence(theirs, ours), jnp.zeros(()), atol=1e-5)
+
+
+def test_numpyros_expanded_prior_and_point_posterior():
+    encode, decode = plain()
+    expected = vaejax.elbo(jax.random.key(1), X, encode, decode)
+    prior = numpyro.Normal(0.0, 1.0).expand([LATENT]).to_event(1)
+    chex.assert_trees_all_close(vaejax.elbo(jax.random.key(1), X, encode, decode, prior).kl, expected.kl, rtol=1e-6)
+    point = lambda x: numpyro.Delta(encode(x).loc, event_dim=1)
+    ours = lambda x: vaejax.Delta(encode(x).loc)
+    chex.assert_trees_all_close(
+        vaejax.elbo(jax.random.key(1), X, point, decode).value, vaejax.elbo(jax.random.key(1), X, ours, decode).value
+    )
+
+
+def test_a_class_of_the_users_own_that_is_a_pytree_passes_through_jit():
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass
+    class Mine:
+        loc: jax.Array
+
+        def sample(self, key, sample_shape=()):
+            return self.loc + jax.random.normal(key, sample_shape + self.loc.shape)
+
+        def log_prob(self, value):
+            return Normal(self.loc, 1.0).log_prob(value)
+
+    encode, decode = plain()
+    bound = jax.jit(
+        lambda key: vaejax.elbo(key, X, lambda x: Mine(encode(x).loc), decode, kl=vaejax.monte_carlo_kl, num_samples=3)
+    )
+    terms = bound(jax.random.key(1))
+    expected = vaejax.elbo(
+        jax.random.key(1), X, lambda x: Normal(encode(x).loc, 1.0), decode, kl=vaejax.monte_carlo_kl, num_samples=3
+    )
+    chex.assert_trees_all_close(terms.value, expected.value, rtol=1e-5)

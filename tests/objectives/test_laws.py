@@ -207,10 +207,29 @@ def test_the_regularizers_key_is_not_the_samplers():
     assert not jnp.array_equal(vaejax.reparameterize(seen[0], jnp.zeros((8, LATENT)), 1.0), terms.latents)
 
 
+def test_every_sample_has_a_regularizer_key_of_its_own():
+    noisy = lambda key, q, z: jax.random.normal(key, z.shape[:1])
+    x = data_of(1)
+    functions = partial(encode, params_of(0)), partial(decode, params_of(0))
+    keep = lambda f: lambda *arguments: tuple(jnp.asarray(part) for part in jax.vmap(f)(*arguments))
+    seen = []
+
+    def spy(f):
+        def mapped(*arguments):
+            parts = keep(f)(*arguments)
+            seen.append(np.asarray(parts[1]))
+            return parts
+
+        return mapped
+
+    vaejax.autoencode(jax.random.key(0), x, *functions, noisy, num_samples=16, map_samples=spy)
+    assert len(np.unique(seen[0], axis=0)) == 16
+
+
 def test_inputs_are_not_changed():
-    params, x = params_of(0), data_of(1)
-    before = jax.tree.map(np.array, (params, x))
-    jax.grad(lambda p: vaejax.negative_mean(elbo(p, jax.random.key(0), x))[0])(params)
+    params, x = jax.tree.map(np.array, (params_of(0), data_of(1)))
+    before = jax.tree.map(np.copy, (params, x))
+    jax.grad(lambda p: vaejax.negative_mean(elbo(p, jax.random.key(0), x, num_samples=2))[0])(params)
     chex.assert_trees_all_equal((params, x), before)
 
 

@@ -1,5 +1,8 @@
 """The step, the loop and checkpoints."""
 
+import os
+import subprocess
+import sys
 from functools import partial
 
 import chex
@@ -204,3 +207,35 @@ def test_a_checkpoint_is_not_overwritten_and_another_models_is_refused(tmp_path)
 def test_bad_arguments_are_named(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_the_optimizer_sees_the_parameters():
+    """Weight decay pulls at parameters that have no gradient."""
+    optimizer = optax.adamw(0.1, weight_decay=0.5)
+    state = training.init_state(jax.random.key(1), jnp.ones(2), optimizer)
+    state, _ = training.make_train_step(lambda params, key, batch: (0.0 * jnp.sum(params), {}), optimizer)(state, None)
+    chex.assert_trees_all_close(state.params, jnp.full(2, 0.95), rtol=1e-6)
+
+
+def test_a_whole_run_in_double_precision(x64):
+    state = training.fit(chunk(5), start(), IMAGES, 2)
+    assert state.step == 10
+    chex.assert_tree_all_finite(state.params)
+
+
+def test_a_scan_is_pure_and_takes_any_arrays():
+    plain, _ = chunk(2)(start(), IMAGES)
+    chex.assert_trees_all_close(numbers(plain), numbers(jax.jit(chunk(2))(start(), IMAGES)[0]), rtol=1e-5, atol=1e-6)
+
+
+def test_a_checkpoint_of_another_device_loads_here(tmp_path):
+    code = f"""
+import jax, jax.numpy as jnp, optax
+from vaejax import training
+state = training.init_state(jax.random.key(1), {{"w": jnp.arange(3.0)}}, optax.sgd(0.1))
+training.save_checkpoint({str(tmp_path / "checkpoint")!r}, jax.device_put(state, jax.devices()[3]))
+"""
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | flags)
+    like = training.init_state(jax.random.key(0), {"w": jnp.zeros(3)}, optax.sgd(0.1))
+    chex.assert_trees_all_equal(training.load_checkpoint(tmp_path / "checkpoint", like).params["w"], jnp.arange(3.0))

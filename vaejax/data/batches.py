@@ -36,7 +36,7 @@ def batch_indices(key: Array, first_step: ArrayLike, *, num_steps: int, num_exam
     touched = epochs[0] + jnp.arange((num_steps - 2) // steps_per_epoch + 2, dtype=jnp.int32)
 
     def permutation(epoch: Array) -> Array:
-        order = jax.random.permutation(jax.random.fold_in(key, epoch), num_examples)
+        order = jax.random.permutation(jax.random.fold_in(key, epoch), num_examples).astype(jnp.int32)
         return order[: steps_per_epoch * batch_size].reshape(steps_per_epoch, batch_size)
 
     def skip(epoch: Array) -> Array:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vaejax.checks import check_key, check_support
 from vaejax.types import Array, ArrayLike, Shape
 
 
@@ -51,12 +52,19 @@ def binarize(key: Array, images: ArrayLike, max_value: int) -> Array:
     `x ~ Bernoulli(image / max_value)`: data for a Bernoulli likelihood. A key per step gives dynamic
     binarization, one fixed key a test set that stays the same.
 
+    Raises:
+      TypeError: a key that is no typed key.
+      ValueError: a concrete intensity that is NaN or outside 0 to `max_value`.
+
     Source: Salakhutdinov and Murray 2008; drawn afresh at each use, Burda et al. 2015.
 
     >>> import jax, jax.numpy as jnp
     >>> binarize(jax.random.key(0), jnp.array([0, 255, 0, 255], jnp.uint8), 255).tolist()
     [0.0, 1.0, 0.0, 1.0]
     """
+    check_key(key)
+    in_range = f"intensities from 0 to max_value={max_value}"
+    check_support("binarize: images", images, lambda value: (value >= 0) & (value <= max_value), in_range)
     # One axis for the pixels of an image: elementwise loops over small axes are slow on a CPU.
     shape = jnp.shape(images)
     intensity = to_unit(jnp.reshape(images, (*shape[:1], math.prod(shape[1:]))), max_value)

@@ -10,7 +10,7 @@ from vaejax.types import Array, Distribution
 
 
 def kl_per_axis(q: Distribution, prior: Distribution = standard_normal) -> Array:
-    """The closed-form divergence of each latent axis by itself, in nats, `[*B, Z]`.
+    """The closed-form divergence of each latent axis by itself, in nats, `[*B, *Z]`.
 
     Its sum over the axes is `kl_divergence(q, prior)`; an axis that stays at 0 is not used.
 

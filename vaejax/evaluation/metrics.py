@@ -49,19 +49,25 @@ def batch_metrics(terms: ElboTerms | AutoencodeTerms, prior: Distribution | None
         without a closed form or without a prior.
 
     Returns:
-      Scalars, but `kl_per_axis` `[Z]`; `active_units` counts within the batch.
+      Scalars, but `kl_per_axis` `[*Z]`; `active_units` counts within the batch.
     """
     metrics = {name: jnp.mean(values) for name, values in per_example(terms).items()}
+    batch_ndims = jnp.ndim(terms.log_likelihood)
     means = terms.posterior.mean  # type: ignore[attr-defined]
-    metrics["active_units"] = active_units(means.reshape(-1, means.shape[-1]))
+    metrics["active_units"] = active_units(_one_batch_axis(means, batch_ndims))
     if prior is not None:
-        axes = kl_per_axis(terms.posterior, prior)
-        metrics["kl_per_axis"] = jnp.mean(axes.reshape(-1, axes.shape[-1]), axis=0)
+        axes = _one_batch_axis(kl_per_axis(terms.posterior, prior), batch_ndims)
+        metrics["kl_per_axis"] = jnp.mean(axes, axis=0)
     return metrics
 
 
+def _one_batch_axis(array: Array, batch_ndims: int) -> Array:
+    """`[*B, *Z]` to `[prod(B), *Z]`."""
+    return array.reshape(-1, *array.shape[batch_ndims:])
+
+
 def evaluate(
-    objective: Callable[[Array, Any], dict[str, Array]], key: Array, x: Any, *, batch_size: int = 500
+    key: Array, x: Any, objective: Callable[[Array, Any], dict[str, Array]], *, batch_size: int = 500
 ) -> dict[str, Estimate]:
     """The mean of every figure over a data set, with its standard error.
 
@@ -69,19 +75,22 @@ def evaluate(
     `batch_size` beyond rounding, and none of the last, ragged batch is dropped.
 
     Args:
-      objective: `(key, one example)` to scalars by name.
       key: one typed PRNG key; the same key evaluates two models on the same noise.
       x: examples, a pytree of arrays `[N, ...]`.
+      objective: `(key, one example)` to scalars by name.
       batch_size: how many to compute at once.
 
     >>> import jax, jax.numpy as jnp
-    >>> result = evaluate(lambda key, x: {"square": x**2}, jax.random.key(0), jnp.arange(3.0))
+    >>> result = evaluate(jax.random.key(0), jnp.arange(3.0), lambda key, x: {"square": x**2})
     >>> round(result["square"].mean.item(), 3), round(result["square"].standard_error.item(), 3)
     (1.667, 1.202)
     """
     check_key(key)
     check_count("batch_size", batch_size)
-    count = len(jax.tree.leaves(x)[0])
+    counts = {len(leaf) for leaf in jax.tree.leaves(x)}
+    if len(counts) != 1:
+        raise ValueError(f"x must be arrays of one length; got lengths {sorted(counts)}")
+    (count,) = counts
     check_count("number of examples", count)
     keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(jnp.arange(count))
     values = jax.lax.map(lambda pair: objective(*pair), (keys, x), batch_size=min(batch_size, count))

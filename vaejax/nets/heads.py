@@ -6,13 +6,12 @@ how many raw outputs it wants per element, how they become a distribution, what 
 it has (a learned scale, say), and how a net should see data of its kind.
 """
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from vaejax.checks import check_count
+from vaejax.checks import check_array, check_count, check_positive
 from vaejax.distributions import (
     Bernoulli,
     Categorical,
@@ -23,7 +22,7 @@ from vaejax.distributions import (
     bound_log_scale,
 )
 from vaejax.distributions.bounds import Bound
-from vaejax.types import Array, Distribution, Params, Shape
+from vaejax.types import Array, ArrayLike, Distribution, Params, Shape
 
 
 def _no_parameters(event_shape: Shape) -> Params:
@@ -63,14 +62,14 @@ def categorical(num_levels: int = 256) -> Head:
     )
 
 
-def normal(scale: float = 1.0) -> Head:
+def normal(scale: ArrayLike = 1.0) -> Head:
     """Real data with a fixed standard deviation: half the squared error over `scale^2`, and a constant."""
-    if not (isinstance(scale, int | float) and scale > 0):
-        raise ValueError(f"normal: scale must be a positive number; got {scale!r}")
+    check_array("normal: scale", scale)
+    check_positive("normal: scale", scale)
     return Head(1, lambda _, raw, event_ndims: Normal(raw[..., 0], scale, event_ndims))
 
 
-def learned_normal(initial_scale: float = 1.0, bound: Bound | None = bound_log_scale) -> Head:
+def learned_normal(initial_scale: ArrayLike = 1.0, bound: Bound | None = bound_log_scale) -> Head:
     """Real data with one standard deviation for all of it, learned along with the net.
 
     Source: Rybkin, Daniilidis and Levine 2021 (sigma-VAE).
@@ -78,7 +77,7 @@ def learned_normal(initial_scale: float = 1.0, bound: Bound | None = bound_log_s
     return _normal_with_parameter(initial_scale, bound, lambda event_shape: ())
 
 
-def per_dimension_normal(initial_scale: float = 1.0, bound: Bound | None = bound_log_scale) -> Head:
+def per_dimension_normal(initial_scale: ArrayLike = 1.0, bound: Bound | None = bound_log_scale) -> Head:
     """Real data with one learned standard deviation per element of the event, the same for all examples."""
     return _normal_with_parameter(initial_scale, bound, lambda event_shape: event_shape)
 
@@ -99,13 +98,13 @@ def delta() -> Head:
 
 
 def _normal_with_parameter(
-    initial_scale: float, bound: Bound | None, parameter_shape: Callable[[Shape], Shape]
+    initial_scale: ArrayLike, bound: Bound | None, parameter_shape: Callable[[Shape], Shape]
 ) -> Head:
-    if not (isinstance(initial_scale, int | float) and initial_scale > 0):
-        raise ValueError(f"initial_scale must be a positive number; got {initial_scale!r}")
+    check_array("initial_scale", initial_scale)
+    check_positive("initial_scale", initial_scale)
 
     def init(event_shape: Shape) -> Params:
-        return {"log_scale": jnp.full(parameter_shape(event_shape), math.log(initial_scale))}
+        return {"log_scale": jnp.full(parameter_shape(event_shape), jnp.log(initial_scale))}
 
     def distribution(params: Params, raw: Array, event_ndims: int) -> Distribution:
         return Normal.from_log_scale(raw[..., 0], params["log_scale"], event_ndims, bound)

@@ -104,5 +104,6 @@ def _apply(description: nnx.GraphDef[Any], params: Params, inputs: Array, event:
 def _check_event(name: str, value: Array, event: Shape) -> Array:
     shape = getattr(value, "shape", None)
     if shape is None or shape[len(shape) - len(event) :] != event:
-        raise ValueError(f"{name} must be an array that ends in the axes {event}; got shape {shape}")
+        found = f"shape {shape}" if shape is not None else type(value).__name__
+        raise ValueError(f"{name} must be an array that ends in the axes {event}; got {found}")
     return value

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from vaejax.checks import check_callable, check_count, check_distribution, check_key, is_array
+from vaejax.distributions import Bernoulli, Categorical, as_native
 from vaejax.types import (
     Array,
     AutoencodeTerms,
@@ -14,6 +15,7 @@ from vaejax.types import (
     Encode,
     MapSamples,
     Regularizer,
+    Shape,
 )
 
 Terms = TypeVar("Terms", bound=AutoencodeTerms | ElboTerms)
@@ -41,7 +43,8 @@ def autoencode(
       key: one typed PRNG key.
       x: data, `[*B, *E]`.
       encode: x to q(z|x).
-      decode: z `[*B, *Z]` to p(x|z); it never sees the sample axis.
+      decode: z `[*B, *Z]` to p(x|z); it never sees the sample axis, and is mapped over it, so it
+        must be pure (no dropout or batch statistics with a state of their own).
       regularizer: `(key, q, z)` to `[*B]`, or `[]` where it couples the batch.
       num_samples: K; None draws one sample without an axis for it.
       map_samples: maps the decoder and the regularizer over the sample axis as `jax.vmap` does;
@@ -52,8 +55,9 @@ def autoencode(
 
     Raises:
       TypeError, ValueError: a key that is no typed key, empty data or latents, K below 1, encode or
-        decode without a distribution, a likelihood whose event axes leave something else than one
-        number per example, and concrete data outside the likelihood's support.
+        decode without a distribution, a posterior whose draws have no gradient, a likelihood whose
+        event axes leave something else than one number per example, and concrete data outside the
+        likelihood's support (under `jax.jit` data have no values yet, and only shapes are checked).
 
     >>> import jax, jax.numpy as jnp, vaejax
     >>> x = jnp.ones((8, 3))
@@ -68,12 +72,14 @@ def autoencode(
     sample_key, regularizer_key = jax.random.split(key)
 
     q = encode(x)
-    check_distribution("encode", q)
+    check_posterior(q)
 
     def single(key: Array, z: Array) -> tuple[Array, Array]:
         p = decode(z)
-        check_distribution("decode", p)
-        return p.log_prob(x), jnp.asarray(regularizer(key, q, z))
+        check_distribution("decode must return", p)
+        log_likelihood, penalty = p.log_prob(x), jnp.asarray(regularizer(key, q, z))
+        check_terms(jax.eval_shape(q.log_prob, z).shape, log_likelihood.shape, penalty.shape)
+        return log_likelihood, penalty
 
     if num_samples is None:
         z = q.sample(sample_key)
@@ -86,7 +92,6 @@ def autoencode(
         keys = jax.random.split(regularizer_key, num_samples)
         log_likelihoods, penalties = map_samples(single)(keys, z)
         log_likelihood, penalty = jnp.mean(log_likelihoods, axis=0), jnp.mean(penalties, axis=0)
-    check_terms(log_likelihood, penalty)
     return AutoencodeTerms(log_likelihood - penalty, log_likelihood, penalty, q, z)
 
 
@@ -106,16 +111,29 @@ def check_data(x: Any) -> None:
         raise TypeError(f"x must be an array of data; got {type(x).__name__} (argument order: key, x, encode, decode)")
 
 
+def check_posterior(q: Any) -> None:
+    """Raise where encode returned no distribution, or one whose draws have no gradient to its parameters."""
+    check_distribution("encode must return", q)
+    native = as_native(q)
+    if isinstance(native, Bernoulli | Categorical):
+        raise TypeError(
+            f"encode must return a posterior that can be reparameterized, such as Normal; the draws of "
+            f"{type(native).__name__} have no gradient to its parameters, so the encoder would not learn"
+        )
+
+
 def check_latents(z: Array) -> None:
     """Raise where there is nothing to decode."""
     if z.size == 0:
         raise ValueError(f"encode must return a posterior with at least one latent; its draws have shape {z.shape}")
 
 
-def check_terms(log_likelihood: Array, penalty: Array) -> None:
-    """Raise where the likelihood and the penalty do not both have one number per example."""
-    if penalty.shape not in ((), log_likelihood.shape):
+def check_terms(batch: Shape, log_likelihood: Shape, penalty: Shape) -> None:
+    """Raise where the parts do not have one number per example, as the posterior's log-density has."""
+    if log_likelihood != batch:
         raise ValueError(
-            f"decode must return a distribution with one log-probability per example, shape {penalty.shape} as the "
-            f"penalty has; got {log_likelihood.shape} (set event_ndims to the number of data axes of one example)"
+            f"decode must return a distribution with one log-probability per example, shape {batch} as the posterior "
+            f"has; got shape {log_likelihood} (set event_ndims to the number of axes of one example, on both)"
         )
+    if penalty not in ((), batch):
+        raise ValueError(f"regularizer must return shape {batch}, one number per example, or (); got shape {penalty}")

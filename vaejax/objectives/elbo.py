@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vaejax.checks import check_callable, check_nonnegative
+from vaejax.checks import check_callable, check_distribution, check_nonnegative
 from vaejax.distributions import standard_normal
 from vaejax.objectives import regularizers
 from vaejax.objectives.autoencode import autoencode, negative_mean
@@ -43,7 +43,9 @@ def elbo(
     Args:
       key: one typed PRNG key.
       x: data, `[*B, *E]`.
-      encode: x to q(z|x), any function that returns a distribution.
+      encode: x to q(z|x), any function that returns a distribution whose draws can be differentiated
+        (Normal, Laplace, ...; not Bernoulli or Categorical). It comes back in the terms, so under a
+        transformation such as `jax.jit` a distribution class of your own must be a pytree.
       decode: z `[*B, *Z]` to p(x|z); it never sees the sample axis.
       prior: p(z), any distribution over `[*Z]`.
       num_samples: K; None draws one sample without an axis for it.
@@ -70,6 +72,7 @@ def elbo(
     """
     check_nonnegative("beta", beta)
     check_callable("kl", kl)
+    check_distribution("prior must be", prior)
     penalized = autoencode(key, x, encode, decode, kl(prior), num_samples=num_samples, map_samples=map_samples)
     if jnp.shape(beta) not in ((), penalized.penalty.shape):
         raise ValueError(f"beta must have shape () or {penalized.penalty.shape}; got {jnp.shape(beta)}")

@@ -11,7 +11,6 @@ from vaejax.checks import check_count
 from vaejax.distributions import MultivariateNormal, Normal, kl_divergence, standard_normal
 from vaejax.types import Array
 
-
 # An oracle is exact on every device: an accelerator's default would round the factors.
 _matmul = partial(jnp.matmul, precision="highest")
 

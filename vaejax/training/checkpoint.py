@@ -37,7 +37,9 @@ def load_checkpoint(folder: str | os.PathLike[str], like: TrainState) -> TrainSt
     path = Path(folder).absolute()
     if not path.is_dir():
         raise FileNotFoundError(f"{folder} is no checkpoint: there is no such folder")
-    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), like)
+    # Onto a device that is here now, whatever it was saved from.
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like)
     with ocp.StandardCheckpointer() as checkpointer:
         saved = checkpointer.metadata(path).item_metadata
         if saved is None:

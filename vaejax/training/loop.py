@@ -34,7 +34,7 @@ def scan_steps(step: Step, plan: Plan) -> Callable[[TrainState, Any], tuple[Trai
 
     def run(state: TrainState, examples: Any) -> tuple[TrainState, Metrics]:
         def body(state: TrainState, indices: Array) -> tuple[TrainState, Metrics]:
-            return step(state, jax.tree.map(lambda array: array[indices], examples))
+            return step(state, jax.tree.map(lambda array: jax.numpy.asarray(array)[indices], examples))
 
         return jax.lax.scan(body, state, plan(state.step))
 
