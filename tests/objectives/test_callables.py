@@ -127,6 +127,7 @@ def test_numpyros_expanded_prior_and_point_posterior():
     encode, decode = plain()
     expected = vaejax.elbo(jax.random.key(1), X, encode, decode)
     prior = numpyro.Normal(0.0, 1.0).expand([LATENT]).to_event(1)
+    chex.assert_shape(vaejax.distributions.as_native(prior).mean, (LATENT,))
     chex.assert_trees_all_close(vaejax.elbo(jax.random.key(1), X, encode, decode, prior).kl, expected.kl, rtol=1e-6)
     point = lambda x: numpyro.Delta(encode(x).loc, event_dim=1)
     ours = lambda x: vaejax.Delta(encode(x).loc)

@@ -43,3 +43,6 @@ def test_white_is_white_and_the_kl_bars_are_ranked():
     curves = figures.learning_curves([1, 2], {"kl": [1.0, 0.5]}, np.array([0.2, 0.8, 0.5]))
     assert [bar.get_height() for bar in curves.axes[1].patches] == [0.8, 0.5, 0.2]
     assert curves.axes[0].get_ylabel() == "nats per example"
+    single = figures.learning_curves([1, 2, 3], {"reconstruction": [61.0, 60.0, 59.0], "penalty": [0.0] * 3}, [])
+    assert len(single.axes[0].lines) == 1
+    assert 58.0 < single.axes[0].get_ylim()[0] < 59.0

@@ -73,6 +73,8 @@ def learning_curves(steps: Sequence[int], curves: Mapping[str, Sequence[float]],
     kl_per_axis = np.asarray(kl_per_axis)
     figure = _figure(9.0 if kl_per_axis.size else 5.0, 3.4)
     panels = figure.subplots(1, 2 if kl_per_axis.size else 1, squeeze=False)[0]
+    # A penalty that is always 0 says nothing.
+    curves = {name: values for name, values in curves.items() if np.any(values)}
     for name, values in curves.items():
         panels[0].plot(steps, values, label=name)
     panels[0].set_xlabel("step")
@@ -80,7 +82,10 @@ def learning_curves(steps: Sequence[int], curves: Mapping[str, Sequence[float]],
     panels[0].set_title("training, mean over an epoch", fontsize=10)
     # The first epochs are far above the rest; the picture is about where the curves settle.
     tails = np.concatenate([np.asarray(values)[len(values) // 50 :] for values in curves.values()])
-    panels[0].set_ylim(min(0.0, float(tails.min())), 1.05 * float(tails.max()))
+    margin = 0.05 * float(np.ptp(tails)) or 1.0
+    # Parts of a sum are compared from 0; a single curve shows how it falls.
+    bottom = min(0.0, float(tails.min())) if len(curves) > 1 else float(tails.min()) - margin
+    panels[0].set_ylim(bottom, float(tails.max()) + margin)
     panels[0].legend(fontsize=8)
     panels[0].grid(alpha=0.3)
     if kl_per_axis.size:
