@@ -3,7 +3,6 @@
 #   make train                          a VAE on handwritten digits
 #   make train EXPERIMENT=digits_ae ARGS="--learning-rate 3e-4" ACCEL=gpu
 
-SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 EXPERIMENT ?= digits_vae
@@ -75,7 +74,7 @@ constraints: ## resolve the versions that are tested together again (needs uv)
 clean: ## remove the environments and the caches
 	rm -rf .venv .pytest_cache .hypothesis .mypy_cache .ruff_cache
 
-$(venv)/.%: pyproject.toml .ci/constraints.txt | $(venv)/bin/python device-$(ACCEL)
+$(venv)/.%: pyproject.toml .ci/constraints.txt | device-$(ACCEL) $(venv)/bin/python
 	@echo "installing vaejax[$*$(wheels_$(ACCEL))] into $(venv); the first time this takes a minute"
 	@$(call install,$*$(wheels_$(ACCEL)))
 	@touch $@

@@ -19,6 +19,7 @@ USAGE = """usage: vaejax train EXPERIMENT [settings]
        vaejax --version
 
 EXPERIMENT is a file of the folder experiments, by its name, or the path of a Python file.
+With VAEJAX_TRACEBACK=1 in the environment an error shows where it came from.
 Experiments here: {names}"""
 
 

@@ -74,7 +74,7 @@ def learning_curves(steps: Sequence[int], curves: Mapping[str, Sequence[float]],
     figure = _figure(9.0 if kl_per_axis.size else 5.0, 3.4)
     panels = figure.subplots(1, 2 if kl_per_axis.size else 1, squeeze=False)[0]
     # A penalty that is always 0 says nothing.
-    curves = {name: values for name, values in curves.items() if np.any(values)}
+    curves = {name: values for name, values in curves.items() if np.any(values)} or curves
     for name, values in curves.items():
         panels[0].plot(steps, values, label=name)
     panels[0].set_xlabel("step")
