@@ -276,15 +276,24 @@ def test_make_refuses_an_accelerator_that_it_cannot_have(words, message):
 
 
 def test_an_interrupt_ends_with_one_line(tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "vaejax", "train", "digits_vae", "--epochs", "100000", "--output", tmp_path / "run"],
-        stderr=subprocess.PIPE, text=True, cwd=ROOT,
-    )  # fmt: skip
-    while not (tmp_path / "run" / "metrics.jsonl").exists():
-        assert process.poll() is None
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    # A process in the background of a script ignores interrupts unless it asks for them.
+    code = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from vaejax.__main__ import main
+sys.exit(main())
+"""
+    words = ["train", "digits_vae", "--epochs", "100000", "--output", tmp_path / "run"]
+    command = [sys.executable, "-c", code, *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        try:
+            while not (tmp_path / "run" / "metrics.jsonl").exists():
+                assert process.poll() is None
+                time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=120)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert err.strip().splitlines()[-1].startswith("vaejax: error: interrupted")
     assert "Traceback" not in err
