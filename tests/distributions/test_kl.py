@@ -142,3 +142,27 @@ def test_a_diagonal_posterior_and_a_correlated_prior(x64, key):
     draws = (q.log_prob(z) - p.log_prob(z))[:, 0]
     deviation = (jnp.mean(draws) - vaejax.kl_divergence(q, p)) / (jnp.std(draws) / len(draws) ** 0.5)
     assert jnp.all(jnp.abs(deviation) < 5)
+
+
+@pytest.mark.parametrize("batch_q", [(), (3,), (2, 1)])
+@pytest.mark.parametrize("batch_p", [(), (3,), (2, 3)])
+def test_full_covariances_of_any_batches(x64, batch_q, batch_p):
+    """As many vectors as axes: a batch axis taken for an event axis gives numbers, and wrong ones."""
+    keys = jax.random.split(jax.random.key(0), 4)
+
+    def draw(loc_key, factor_key, batch):
+        factor = jnp.eye(3) + jnp.tril(jax.random.uniform(factor_key, (*batch, 3, 3)))
+        return MultivariateNormal(jax.random.normal(loc_key, (*batch, 3)), factor)
+
+    q, p = draw(keys[0], keys[1], batch_q), draw(keys[2], keys[3], batch_p)
+    batch = jnp.broadcast_shapes(batch_q, batch_p)
+    parts = [jnp.broadcast_to(a, (*batch, *a.shape[-n:])) for d in (q, p) for a, n in ((d.loc, 1), (d.scale_tril, 2))]
+    expected = jnp.empty(batch)
+    for index in np.ndindex(*batch):
+        loc_q, factor_q, loc_p, factor_p = (np.asarray(part[index]) for part in parts)
+        precision = np.linalg.inv(factor_p @ factor_p.T)
+        covariance = factor_q @ factor_q.T
+        quadratic = np.trace(precision @ covariance) + (loc_q - loc_p) @ precision @ (loc_q - loc_p)
+        log_ratio = np.linalg.slogdet(factor_p @ factor_p.T)[1] - np.linalg.slogdet(covariance)[1]
+        expected = expected.at[index].set(0.5 * (quadratic - 3 + log_ratio))
+    chex.assert_trees_all_close(vaejax.kl_divergence(q, p), expected, rtol=1e-10)

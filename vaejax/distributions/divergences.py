@@ -115,12 +115,13 @@ def _categorical_categorical(q: Categorical, p: Categorical) -> Array:
 
 def _multivariate_normal(q: MultivariateNormal, p: MultivariateNormal) -> Array:
     loc_q, factor_q, loc_p, factor_p = at_least_float32(q.loc, q.scale_tril, p.loc, p.scale_tril)
-    # The columns of L_q and the shift, as vectors: L_p^-1 of them holds both quadratic terms.
+    # L_q gets an axis for each batch axis of p, so that its columns, moved to the front, meet none of them.
+    batch_ndims = max(len(q.batch_shape), len(p.batch_shape))
+    factor_q = factor_q.reshape((1,) * (batch_ndims + 2 - factor_q.ndim) + factor_q.shape)
     columns = jnp.moveaxis(jnp.tril(factor_q), -1, 0)
     spread = jnp.sum(solve_factor(factor_p, columns) ** 2, axis=(0, -1))
     distance = jnp.sum(solve_factor(factor_p, loc_q - loc_p) ** 2, axis=-1)
-    log_q, log_p = (jnp.sum(jnp.log(f.diagonal(axis1=-2, axis2=-1)), axis=-1) for f in (factor_q, factor_p))
-    return log_p - log_q + 0.5 * (spread + distance - loc_q.shape[-1])
+    return p.log_determinant - q.log_determinant + 0.5 * (spread + distance - loc_q.shape[-1])
 
 
 def _full_covariance(diagonal: Normal, size: int) -> MultivariateNormal:

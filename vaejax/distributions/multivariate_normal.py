@@ -1,7 +1,6 @@
 """The Normal distribution with a full covariance."""
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +44,8 @@ class MultivariateNormal:
         if size * 2 != factor:
             raise ValueError(f"MultivariateNormal: scale_tril must end in {size * 2}; got shape {factor}")
         if is_concrete(self.scale_tril):
-            check_positive("MultivariateNormal: the diagonal of scale_tril", _diagonal(np.asarray(self.scale_tril)))
+            diagonal = np.asarray(self.scale_tril).diagonal(axis1=-2, axis2=-1)
+            check_positive("MultivariateNormal: the diagonal of scale_tril", diagonal)
         align_ranks(self, loc=1, scale_tril=2)
 
     @property
@@ -62,6 +62,12 @@ class MultivariateNormal:
     def mean(self) -> Array:
         """The mean, `[*B, *E]`."""
         return jnp.broadcast_to(jnp.asarray(self.loc), self.batch_shape + jnp.shape(self.loc)[-1:])
+
+    @property
+    def log_determinant(self) -> Array:
+        """`ln det L`, half the log-determinant of the covariance, `[*B]`."""
+        (factor,) = at_least_float32(self.scale_tril)
+        return jnp.sum(jnp.log(factor.diagonal(axis1=-2, axis2=-1)), axis=-1)
 
     def support(self, value: Array) -> Array:
         """Elementwise: finite."""
@@ -80,7 +86,7 @@ class MultivariateNormal:
         check_support("MultivariateNormal.log_prob: value", value, self.support, "finite")
         value, loc, factor = at_least_float32(value, self.loc, self.scale_tril)
         white = solve_factor(factor, value - loc)
-        return jnp.sum(-0.5 * white**2 - jnp.log(_diagonal(factor)) - 0.5 * LOG_TWO_PI, axis=-1)
+        return jnp.sum(-0.5 * white**2 - 0.5 * LOG_TWO_PI, axis=-1) - self.log_determinant
 
 
 def solve_factor(factor: Array, vectors: Array) -> Array:
@@ -97,7 +103,3 @@ def solve_factor(factor: Array, vectors: Array) -> Array:
     factor = jnp.broadcast_to(factor, (*batch, size, size))
     vectors = jnp.broadcast_to(vectors, (*batch, size))
     return jax.scipy.linalg.solve_triangular(factor, vectors[..., None], lower=True)[..., 0]
-
-
-def _diagonal(matrices: Any) -> Any:
-    return matrices.diagonal(axis1=-2, axis2=-1)
