@@ -16,9 +16,9 @@ import numpy as np
 from vaejax.types import Array, Shape
 
 
-def is_concrete(*arrays: Any) -> bool:
-    """Whether the values of all `arrays` are known, that is, none is being traced."""
-    return not any(isinstance(a, jax.core.Tracer | jax.ShapeDtypeStruct) for a in arrays)
+def is_concrete(array: Any) -> bool:
+    """Whether the values of `array` are known, that is, it is not being traced."""
+    return not isinstance(array, jax.core.Tracer | jax.ShapeDtypeStruct)
 
 
 def is_array(value: Any) -> bool:
@@ -77,14 +77,14 @@ def check_callable(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a function; got {type(value).__name__}")
 
 
-def check_distribution(name: str, value: Any) -> None:
-    """Raise `TypeError` where `value` has no `sample` and `log_prob`."""
+def check_distribution(claim: str, value: Any) -> None:
+    """Raise `TypeError` where `value` has no `sample` and `log_prob`; `claim` begins "encode must return"."""
     if callable(getattr(value, "sample", None)) and callable(getattr(value, "log_prob", None)):
         return
     hint = ""
     if isinstance(value, tuple | list) and len(value) == 2:
         hint = " (for a mean and a log-variance: vaejax.Normal.from_log_variance(mean, log_variance))"
-    raise TypeError(f"{name} a distribution with sample and log_prob; got {type(value).__name__}{hint}")
+    raise TypeError(f"{claim} a distribution with sample and log_prob; got {type(value).__name__}{hint}")
 
 
 def check_support(name: str, value: Any, inside: Callable[[Array], Array], expected: str) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,15 +19,29 @@ from vaejax.types import Array, Params
 EVALUATION_SEED = 0x7E57
 
 
+class TestSet(NamedTuple):
+    """The test data as the model sees them, with the keys of what is drawn from it: alike for every run."""
+
+    x: Array
+    white: float  # the largest value of x
+    noise_key: Array  # for the figures
+    sample_key: Array  # for the pictures
+
+
+def prepare_test_set(experiment: Experiment) -> TestSet:
+    """Prepare the test images with a fixed key, so that all runs are measured on the same x."""
+    prepare_key, noise_key, sample_key = jax.random.split(jax.random.key(EVALUATION_SEED), 3)
+    x = experiment.prepare(prepare_key, experiment.dataset.test.images)
+    return TestSet(x, float(jnp.max(x)), noise_key, sample_key)
+
+
 def measure(experiment: Experiment, params: Params) -> tuple[dict[str, Estimate], int]:
     """The test figures with their standard errors, and the number of active units.
 
     To the parts of the objective comes `squared_error`: from x to the mean of p(x|z) at the posterior
     mean, summed over the image, with white as 1.
     """
-    prepare_key, noise_key, _ = jax.random.split(jax.random.key(EVALUATION_SEED), 3)
-    x = experiment.prepare(prepare_key, experiment.dataset.test.images)
-    white = jnp.max(x).astype(jnp.float32)
+    x, white, noise_key, _ = prepare_test_set(experiment)
 
     def objective(params: Params, key: Array, x: Array) -> dict[str, Array]:
         # A batch of one, since an objective may couple the examples of a batch.
@@ -44,11 +58,9 @@ def measure(experiment: Experiment, params: Params) -> tuple[dict[str, Estimate]
 
 def draw(experiment: Experiment, params: Params, history: Sequence[Chunk], folder: Path) -> Iterator[Path]:
     """Draw the pictures of a run into its folder, and yield their paths."""
-    prepare_key, _, sample_key = jax.random.split(jax.random.key(EVALUATION_SEED), 3)
-    x = experiment.prepare(prepare_key, experiment.dataset.test.images)
+    x, white, _, sample_key = prepare_test_set(experiment)
     decode = partial(jax.jit(experiment.model.decode), params)
     means = jax.jit(experiment.model.encode)(params, x).mean
-    white = float(jnp.max(x))
 
     def save(name: str, figure: Any) -> Path:
         figure.savefig(folder / name)
