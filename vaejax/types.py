@@ -26,9 +26,13 @@ MapSamples = Callable[[Callable[..., Any]], Callable[..., Any]]
 class Distribution(Protocol):
     """What encoders, decoders and priors return: numpyro's calling convention.
 
-    Optional, used where present: `kl_divergence(other)` `[*B]`, `support(value)` (an elementwise
-    truth value), `mean` and `event_ndims`. A class of your own that passes through `jax.jit` or
-    another transformation must be a pytree (`jax.tree_util.register_dataclass`), as ours are.
+    Optional, used where present: `sample_and_log_prob(key, sample_shape)` (a draw and its log-density,
+    where the two together cost less than one after the other, as in a flow), `kl_divergence(other)`
+    `[*B]`, `support(value)` (an elementwise truth value), `mean`, `variance`, `event_ndims`, and four truth
+    values: `has_rsample` (draws have a gradient to the parameters) and `is_normalized`, both assumed where absent,
+    `is_discrete`, and `is_point` (all mass at one point, so there is no density). A class of your own that
+    passes through `jax.jit` or another transformation must be a pytree
+    (`jax.tree_util.register_dataclass`), as ours are.
     """
 
     def sample(self, key: Array, sample_shape: Shape = ()) -> Array:
@@ -59,6 +63,18 @@ class Regularizer(Protocol):
         """Penalise the posterior q, of which z `[*B, *Z]` is one draw."""
 
 
+class Bound(NamedTuple):
+    """How K log-weights become one number, and what the path gradient of that number is.
+
+    `path_scale` holds what multiplies the gradient that reaches z_k, where the gradient of log q(z|x)
+    to q's own parameters is left out: with `c_k = d bound / d log w_k`, it is the function for which
+    `E[sum_k c_k path_scale_k (d log w_k / d z_k) (d z_k / d phi)]` is the whole gradient to phi.
+    """
+
+    reduce: Callable[[Array], Array]  # log-weights [K, *B] -> [*B]
+    path_scale: Callable[[Array], Array] | None = None  # log-weights [K, *B] -> [K, *B]; None: not known
+
+
 class AutoencodeTerms(NamedTuple):
     """The parts of a penalised reconstruction, one number per example, in nats."""
 
@@ -77,3 +93,25 @@ class ElboTerms(NamedTuple):
     kl: Array  # [*B] KL(q(z|x) || p(z)), never multiplied by beta
     posterior: Distribution  # q(z|x)
     latents: Array  # [K, *B, *Z], or [*B, *Z] where num_samples is None
+
+
+class ImportanceTerms(NamedTuple):
+    """The parts of a bound made of K log-weights, one number per example, in nats."""
+
+    value: Array  # [*B] the bound's reduction of log_weights, higher is better
+    log_likelihood: Array  # [*B] 1/K sum_k log p(x|z_k)
+    kl: Array  # [*B] 1/K sum_k log q(z_k|x) - log p(z_k), an estimate of the divergence
+    posterior: Distribution  # q(z|x)
+    latents: Array  # [K, *B, *Z]
+    log_weights: Array  # [K, *B] log p(x|z_k) + log p(z_k) - log q(z_k|x)
+
+
+class LadderTerms(NamedTuple):
+    """The parts of the bound of a hierarchy of L latents, in nats; the top layer comes first."""
+
+    value: Array  # [*B] log_likelihood - sum_l beta_l max(kl_per_layer_l, free_bits_l), higher is better
+    log_likelihood: Array  # [*B] 1/K sum_k log p(x|z_k)
+    kl: Array  # [*B] the sum of kl_per_layer, without beta or free bits
+    posterior: tuple[Distribution, ...]  # L of them; those below the top belong to the draws above them
+    latents: tuple[Array, ...]  # L of [K, *B, *Z_l], or [*B, *Z_l] where num_samples is None
+    kl_per_layer: Array  # [L, *B]

@@ -49,6 +49,9 @@ class Bernoulli:
     (8,)
     """
 
+    has_rsample = False
+    is_discrete = True
+
     logits: ArrayLike
     event_ndims: int = static(default=1)
 

@@ -30,6 +30,9 @@ class Categorical:
     (8,)
     """
 
+    has_rsample = False
+    is_discrete = True
+
     logits: ArrayLike
     event_ndims: int = static(default=1)
 

@@ -24,6 +24,8 @@ class Delta:
     (3, 8, 2)
     """
 
+    is_point = True
+
     value: ArrayLike
     event_ndims: int = static(default=1)
 

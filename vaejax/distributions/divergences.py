@@ -1,5 +1,6 @@
 """Closed-form Kullback-Leibler divergences."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,11 +12,10 @@ from vaejax.checks import check_event_shape
 from vaejax.distributions._base import at_least_float32, sum_event
 from vaejax.distributions.bernoulli import Bernoulli, ContinuousBernoulli, log_partition, softplus
 from vaejax.distributions.categorical import Categorical
-from vaejax.distributions.delta import Delta
 from vaejax.distributions.interop import as_native
 from vaejax.distributions.laplace import Laplace
 from vaejax.distributions.multivariate_normal import MultivariateNormal, solve_factor
-from vaejax.distributions.normal import Normal
+from vaejax.distributions.normal import Normal, standard_normal
 from vaejax.types import Array, Distribution
 
 
@@ -46,8 +46,8 @@ def kl_divergence(q: Distribution, p: Distribution) -> Array:
     ndims_q, ndims_p = (getattr(d, "event_ndims", None) for d in (q, p))
     if None not in (ndims_q, ndims_p) and ndims_q != ndims_p:
         raise ValueError(f"kl_divergence: q and p must have the same number of event axes; got {ndims_q} and {ndims_p}")
-    if isinstance(q, Delta):
-        return -p.log_prob(jnp.asarray(q.value))
+    if getattr(q, "is_point", False):
+        return -p.log_prob(q.mean)  # type: ignore[attr-defined]
     closed_form = _CLOSED_FORMS.get((type(q), type(p)))
     if closed_form is None:
         raise TypeError(
@@ -56,6 +56,38 @@ def kl_divergence(q: Distribution, p: Distribution) -> Array:
         )
     check_event_shape("kl_divergence: q", q.mean, jnp.shape(p.mean), q.event_ndims)  # type: ignore[attr-defined]
     return closed_form(q, p)
+
+
+def kl_per_axis(q: Distribution, p: Distribution = standard_normal) -> Array:
+    """The closed-form divergence of each latent axis by itself, in nats, `[*B, *Z]`.
+
+    Its sum over the axes is `kl_divergence(q, p)`; an axis that stays at 0 is not used.
+
+    Raises:
+      TypeError: the axes of q or of p are not independent, or the pair has no closed form.
+
+    >>> import jax.numpy as jnp
+    >>> kl_per_axis(Normal(jnp.array([[0.0, 2.0]]), 1.0), Normal(0.0, 1.0)).tolist()
+    [[0.0, 2.0]]
+    """
+    return kl_divergence(by_axis(q), by_axis(p))
+
+
+def by_axis(distribution: Distribution) -> Distribution:
+    """The same distribution with no event axes, so that each axis has a log-density of its own.
+
+    Raises:
+      TypeError: its axes are not known to be independent.
+    """
+    native: Any = as_native(distribution)
+    problem = f"the axes of {type(native).__name__} are not known to be independent, so none has a density of its own"
+    if not dataclasses.is_dataclass(native) or "event_ndims" not in {f.name for f in dataclasses.fields(native)}:
+        raise TypeError(problem)
+    try:
+        return dataclasses.replace(native, event_ndims=0)  # type: ignore[return-value, type-var]
+    except ValueError as error:
+        # A mixture of vectors, say, whose components' axes belong together.
+        raise TypeError(problem) from error
 
 
 def _normal_normal(q: Normal, p: Normal) -> Array:

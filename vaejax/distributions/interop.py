@@ -31,7 +31,8 @@ _COUNTERPARTS: dict[str, Callable[[Any, int], Distribution]] = {
 
 
 def as_native(distribution: Distribution) -> Distribution:
-    """Our counterpart of a numpyro distribution; anything else as it is."""
+    """Our counterpart of a numpyro distribution; anything else as it is, out of what is wrapped around it."""
+    distribution = getattr(distribution, "__wrapped__", distribution)
     base: Any = distribution
     event_ndims, batch_shape = 0, None
     while _is_numpyro(base) and type(base).__name__ in ("Independent", "ExpandedDistribution"):

@@ -50,6 +50,12 @@ class Laplace:
         """The mean, `[*B, *E]`."""
         return jnp.broadcast_to(jnp.asarray(self.loc), parameter_shape(self.loc, self.scale))
 
+    @property
+    def variance(self) -> Array:
+        """The variance, `[*B, *E]`."""
+        (scale,) = at_least_float32(self.scale)
+        return jnp.broadcast_to(2 * scale**2, parameter_shape(self.loc, self.scale))
+
     def support(self, value: Array) -> Array:
         """Elementwise: finite."""
         return jnp.isfinite(value)

@@ -18,7 +18,7 @@ from vaejax.distributions._base import (
     static,
 )
 from vaejax.distributions.bounds import Bound, bound_log_scale, bounded
-from vaejax.types import Array, ArrayLike, Shape
+from vaejax.types import Array, ArrayLike, Distribution, Shape
 
 
 def reparameterize(key: Array, loc: ArrayLike, scale: ArrayLike, sample_shape: Shape = ()) -> Array:
@@ -98,6 +98,12 @@ class Normal:
         """The mean, `[*B, *E]`."""
         return jnp.broadcast_to(jnp.asarray(self.loc), parameter_shape(self.loc, self.scale))
 
+    @property
+    def variance(self) -> Array:
+        """The variance, `[*B, *E]`."""
+        (scale,) = at_least_float32(self.scale)
+        return jnp.broadcast_to(scale**2, parameter_shape(self.loc, self.scale))
+
     def expand(self, shape: Shape) -> "Normal":
         """The same distribution with `loc` and `scale` broadcast to `shape`, `[*B, *E]`."""
         loc, scale = at_least_float32(self.loc, self.scale)
@@ -128,6 +134,13 @@ class Normal:
 standard_normal = Normal(0.0, 1.0)
 
 
+def sized(distribution: Distribution, event_shape: Shape) -> Distribution:
+    """`distribution` over events of the given shape, where it is a Normal like `standard_normal` that takes any."""
+    if isinstance(distribution, Normal) and jnp.ndim(distribution.mean) < distribution.event_ndims:
+        return distribution.expand(event_shape)
+    return distribution
+
+
 @distribution
 class OptimalNormal:
     """A Normal whose one scale per event is the best for the value it is asked about.
@@ -152,6 +165,9 @@ class OptimalNormal:
     >>> OptimalNormal(jnp.zeros((8, 4))).fit(2.0 * jnp.ones((8, 4))).scale.shape
     (8, 1)
     """
+
+    has_rsample = False
+    is_normalized = False
 
     loc: ArrayLike
     event_ndims: int = static(default=1)

@@ -1,0 +1,167 @@
+"""The relaxed categorical: its density on the simplex, its draws, and its divergence underneath."""
+
+import math
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as numpyro
+import pytest
+import scipy.stats
+
+import vaejax
+from vaejax import Categorical
+from vaejax.distributions.relaxed_categorical import RelaxedCategorical
+
+log_prob = jax.jit(lambda d, value: d.log_prob(value))
+sample = jax.jit(lambda d, key, shape=(): d.sample(key, shape), static_argnums=2)
+TWO = np.array([0.7, -0.4])
+
+
+def pairs(x):
+    return jnp.stack([x, 1 - x], axis=-1)
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
+def test_of_two_levels_integrates_to_one(x64, temperature):
+    """Over the logit of the first coordinate, whose Jacobian is x (1 - x)."""
+    t = np.linspace(-150.0, 150.0, 60_001)
+    q = RelaxedCategorical(TWO, temperature, 1)
+    inside = np.abs(t) < 30  # beyond, 1 - x rounds to 0, and the integrand is below exp(-12)
+    x = scipy.special.expit(t[inside])
+    tail = 2 * np.exp(-30 * temperature) / temperature * 3
+    integral = jnp.trapezoid(
+        jnp.exp(log_prob(q, np.stack([x, scipy.special.expit(-t[inside])], -1))) * x * (1 - x), t[inside]
+    )
+    chex.assert_trees_all_close(integral, 1.0, atol=max(tail, 1e-8))
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.0, 2.0])
+def test_of_three_levels_integrates_to_one(x64, temperature):
+    """Over the additive log-ratios, whose Jacobian is the product of the coordinates."""
+    grid = np.linspace(-40.0, 40.0, 801)
+    a, b = np.meshgrid(grid, grid, indexing="ij")
+    y = scipy.special.softmax(np.stack([a, b, np.zeros_like(a)], -1), -1)
+    q = RelaxedCategorical(np.array([0.5, -1.0, 0.2]), temperature, 1)
+    total = np.sum(np.exp(log_prob(q, y)) * y.prod(-1)) * (grid[1] - grid[0]) ** 2
+    chex.assert_trees_all_close(total, 1.0, atol=1e-6)
+
+
+def test_is_the_formula_of_the_paper_for_each_vector_at_its_temperature(x64, key):
+    logits = np.random.default_rng(0).normal(size=(4, 3, 5))
+    temperature = np.array([0.3, 1.0, 2.0, 0.7])
+    q = RelaxedCategorical(logits, temperature)
+    y = sample(q, key, (6,))
+    chex.assert_shape(y, (6, 4, 3, 5))
+    y, t = np.asarray(y), temperature[:, None, None]
+    powers = np.exp(logits) * y ** (-t - 1)
+    density = 24 * t[..., 0] ** 4 * powers.prod(-1) / (np.exp(logits) * y**-t).sum(-1) ** 5
+    chex.assert_trees_all_close(log_prob(q, y), np.log(density).sum(-1), rtol=1e-9)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0])
+def test_draws_follow_the_density(temperature, key):
+    """The logit of the first of two coordinates is logistic: (l_1 - l_2 + logistic noise) / t."""
+    draws = np.asarray(sample(RelaxedCategorical(TWO.astype(np.float32), temperature, 1), key, (40_000,)), np.float64)
+    ratio = np.log(draws[:, 0]) - np.log(draws[:, 1])
+    cumulative = scipy.stats.logistic(loc=(TWO[0] - TWO[1]) / temperature, scale=1 / temperature).cdf
+    assert scipy.stats.kstest(ratio, cumulative).statistic * 200 < 2.7
+
+
+def test_the_largest_coordinate_has_the_probabilities_of_the_levels(key):
+    q = RelaxedCategorical(np.float32([1.0, 0.0, -1.0, 0.5]), 0.5, 1)
+    counts = np.bincount(np.asarray(sample(q, key, (50_000,))).argmax(-1), minlength=4)
+    p = np.asarray(q.probabilities, np.float64)
+    assert np.all(np.abs(counts - 50_000 * p) < 5 * np.sqrt(50_000 * p * (1 - p)))
+    chex.assert_trees_all_equal(q.mean, q.probabilities)
+    chex.assert_trees_all_close(p, scipy.special.softmax([1.0, 0.0, -1.0, 0.5]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.1, 5.0])
+def test_draws_lie_inside_and_have_finite_densities_and_gradients(temperature, key):
+    def score(logits, temperature, key):
+        q = RelaxedCategorical(logits, temperature)
+        y = q.sample(key, (50,))
+        return jnp.sum(q.log_prob(y)), (y, q.support(y))
+
+    logits = np.random.default_rng(0).normal(size=(8, 10)).astype(np.float32) * 5
+    (value, (y, inside)), slopes = jax.jit(jax.value_and_grad(score, (0, 1), has_aux=True))(logits, temperature, key)
+    chex.assert_tree_all_finite((value, slopes))
+    assert jnp.all(inside)
+    assert jnp.all(y > 0)
+    chex.assert_trees_all_close(y.sum(-1), np.ones((50, 8)), rtol=1e-5)
+
+
+def test_draws_are_differentiable_in_the_logits_and_the_temperature(x64, key):
+    draw = jax.jit(lambda logits, t: RelaxedCategorical(logits, t, 1).sample(jax.random.key(3))[0])
+    slopes = jax.grad(draw, (0, 1))(TWO, 0.7)
+    step = 1e-6
+    for index, shift in enumerate(np.eye(2) * step):
+        difference = (draw(TWO + shift, 0.7) - draw(TWO - shift, 0.7)) / (2 * step)
+        chex.assert_trees_all_close(slopes[0][index], difference, rtol=1e-7)
+    chex.assert_trees_all_close(slopes[1], (draw(TWO, 0.7 + step) - draw(TWO, 0.7 - step)) / (2 * step), rtol=1e-7)
+
+
+def test_kl_is_that_of_the_categoricals_underneath():
+    logits, prior = np.random.default_rng(0).normal(size=(2, 4, 3, 5)).astype(np.float32)
+    for temperature in (0.1, 2.0):
+        found = vaejax.kl_divergence(RelaxedCategorical(logits, temperature), Categorical(prior))
+        chex.assert_trees_all_close(found, vaejax.kl_divergence(Categorical(logits), Categorical(prior)), rtol=1e-6)
+    theirs = numpyro.Categorical(logits=prior).to_event(1)
+    chex.assert_trees_all_close(vaejax.kl_divergence(RelaxedCategorical(logits, 1.0), theirs), found, rtol=1e-6)
+    p, q = scipy.special.softmax(prior, -1), scipy.special.softmax(logits, -1)
+    chex.assert_trees_all_close(found, (q * np.log(q / p)).sum((1, 2)), rtol=1e-5)
+
+
+def test_kl_refuses_other_partners_and_other_events():
+    q = RelaxedCategorical(np.zeros((4, 3, 5)), 1.0)
+    for other in (q, vaejax.standard_normal):
+        with pytest.raises(TypeError, match=r"RelaxedCategorical to .*monte_carlo_kl"):
+            vaejax.kl_divergence(q, other)
+    with pytest.raises(ValueError, match="same number of event axes; got 1 and 2"):
+        vaejax.kl_divergence(q, Categorical(np.zeros((4, 3, 5)), 2))
+    with pytest.raises(ValueError, match="q has 5 levels, p has 4"):
+        vaejax.kl_divergence(q, Categorical(np.zeros((3, 4))))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_mapped_constructor_is_the_batched_one(rank, key):
+    logits = np.random.default_rng(0).normal(size=(4, 4, 4, 4)).astype(np.float32)
+    temperature = np.linspace(0.5, 2.0, 4 ** (rank + 1)).reshape((4,) * (rank + 1)).astype(np.float32)
+    value = np.random.default_rng(1).dirichlet(np.ones(4), (4, 4, 4)).astype(np.float32)
+    for event_ndims in (3 - rank, 2):
+        make = lambda l, t, e=event_ndims: RelaxedCategorical(l, t, e)
+        expected = jnp.stack([log_prob(make(l, t), v) for l, t, v in zip(logits, temperature, value, strict=True)])
+        mapped = jax.vmap(make)(logits, temperature)
+        chex.assert_trees_all_close(log_prob(mapped, value), expected, rtol=1e-5, atol=1e-5)
+        chex.assert_shape(sample(mapped, jax.random.key(1)), logits.shape)
+
+
+def test_event_axes_are_summed():
+    logits = np.random.default_rng(0).normal(size=(4, 3, 5)).astype(np.float32)
+    value = np.random.default_rng(1).dirichlet(np.ones(5), (7, 4, 3)).astype(np.float32)
+    vectors = log_prob(RelaxedCategorical(logits, 0.5, 1), value)
+    assert vectors.shape == (7, 4, 3)
+    chex.assert_trees_all_close(log_prob(RelaxedCategorical(logits, 0.5, 2), value), vectors.sum(-1), rtol=1e-5)
+    chex.assert_trees_all_close(log_prob(RelaxedCategorical(logits, 0.5, 3), value), vectors.sum((1, 2)), rtol=1e-5)
+    uniform = RelaxedCategorical(np.zeros(5), 1.0, 1)  # uniform logits at temperature 1, at the centre: (L-1)! times 1
+    chex.assert_trees_all_close(log_prob(uniform, np.full(5, 0.2)), math.log(24), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "found"),
+    [
+        (lambda: RelaxedCategorical(np.zeros((3, 5)), 0.0), ValueError, "temperature must be positive"),
+        (lambda: RelaxedCategorical(np.zeros((3, 5)), None), TypeError, "temperature must be an array"),
+        (lambda: RelaxedCategorical(np.zeros((3, 5)), 1.0, 0), ValueError, "event_ndims must be at least 1"),
+        (lambda: RelaxedCategorical(np.zeros(5), 1.0), ValueError, r"need 2 event axes.*got shape \(5,\)"),
+        (lambda: RelaxedCategorical(np.zeros((4, 3, 5)), np.ones(3)), ValueError, r"batch axes \(4,\).*\(3,\)"),
+        (lambda: RelaxedCategorical(np.zeros(2), 1.0, 1).log_prob(np.array([1.0, 0.0])), ValueError, "positive and sum to 1"),
+        (lambda: RelaxedCategorical(np.zeros(2), 1.0, 1).log_prob(np.array([0.5, 0.6])), ValueError, "positive and sum to 1"),
+        (lambda: RelaxedCategorical(np.zeros(2), 1.0, 1).log_prob(np.ones(3) / 3), ValueError, r"event shape \(2,\)"),
+    ],
+)  # fmt: skip
+def test_bad_input_raises(make, error, found):
+    with pytest.raises(error, match=found):
+        make()

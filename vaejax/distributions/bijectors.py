@@ -1,0 +1,250 @@
+"""Invertible maps of vectors that know how they change volume, and how they are put together."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vaejax.checks import check_array, check_event_shape
+from vaejax.distributions._base import at_least_float32, distribution, parameter_shape, static
+from vaejax.distributions.bounds import bound_log_scale
+from vaejax.types import Array, ArrayLike
+
+T = TypeVar("T")
+
+
+class Bijector(Protocol):
+    """An invertible, differentiable map of vectors `[*S, *B, D]`, which is the pytree of its parameters.
+
+    Both directions return a point and `log |det d forward / dz|`, `[*S, *B]`: always the forward map's, at
+    the pair of points, so that the two agree wherever `y, _ = forward(z)`.
+
+    Optional, used where present: `parameter_ndims`, by the names of the fields, how many trailing axes
+    of each parameter are no batch axes; `Transformed` then works out of `jax.vmap`.
+    """
+
+    def forward(self, z: Array, /) -> tuple[Array, Array]:
+        """z to `(y, log_det)`."""
+
+    def inverse(self, y: Array, /) -> tuple[Array, Array]:
+        """y to `(z, log_det)`, `log_det` that of `forward` at z."""
+
+
+@distribution
+class Chain:
+    """Bijectors one after the other, the first applied first.
+
+    `y = f_L(...f_1(z))`, `log_det = sum_l log |det f_l'|`
+
+    Args:
+      bijectors: a tuple of at least one.
+
+    Raises:
+      TypeError: not a tuple of bijectors.
+      ValueError: an empty one.
+
+    >>> import jax.numpy as jnp
+    >>> flow = Chain((ElementwiseAffine(jnp.ones(2), jnp.zeros(2)), Reverse()))
+    >>> flow.forward(jnp.array([1.0, 2.0]))[0].tolist()
+    [3.0, 2.0]
+    """
+
+    bijectors: tuple[Bijector, ...]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.bijectors, tuple):
+            raise TypeError(f"Chain: bijectors must be a tuple; got {type(self.bijectors).__name__}")
+        if not self.bijectors:
+            raise ValueError("Chain: bijectors must have at least one; got ()")
+        for index, bijector in enumerate(self.bijectors):
+            check_bijector(f"Chain: bijectors[{index}] must be", bijector)
+
+    def forward(self, z: Array) -> tuple[Array, Array]:
+        """z to `(y, log_det)`, from the first bijector to the last."""
+        return _one_after_the_other([bijector.forward for bijector in self.bijectors], z)
+
+    def inverse(self, y: Array) -> tuple[Array, Array]:
+        """y to `(z, log_det)`, from the last bijector to the first."""
+        return _one_after_the_other([bijector.inverse for bijector in reversed(self.bijectors)], y)
+
+
+def _one_after_the_other(maps: Sequence[Callable[[Array], tuple[Array, Array]]], value: Array) -> tuple[Array, Array]:
+    total: Array | float = 0.0
+    for one in maps:
+        value, log_det = one(value)
+        total = total + log_det
+    return value, jnp.asarray(total)
+
+
+@distribution
+class Inverse:
+    """A bijector with its directions swapped.
+
+    `y = f^-1(z)`, `log_det = -log |det f'(y)|`
+
+    Args:
+      bijector: f.
+
+    >>> import jax.numpy as jnp
+    >>> Inverse(ElementwiseAffine(jnp.ones(2), jnp.zeros(2))).forward(jnp.zeros(2))[0].tolist()
+    [-1.0, -1.0]
+    """
+
+    bijector: Bijector
+
+    def __post_init__(self) -> None:
+        check_bijector("Inverse: bijector must be", self.bijector)
+
+    def forward(self, z: Array) -> tuple[Array, Array]:
+        """z to `(y, log_det)` by the inverse of the bijector."""
+        y, log_det = self.bijector.inverse(z)
+        return y, -log_det
+
+    def inverse(self, y: Array) -> tuple[Array, Array]:
+        """y to `(z, log_det)` by the bijector itself."""
+        z, log_det = self.bijector.forward(y)
+        return z, -log_det
+
+
+@distribution
+class Permutation:
+    """The axes in another order: `y_i = z_order[i]`, `log_det = 0`.
+
+    Args:
+      order: a tuple that has each of 0, ..., D - 1 once.
+
+    >>> import jax.numpy as jnp
+    >>> Permutation((2, 0, 1)).forward(jnp.array([1.0, 2.0, 3.0]))[0].tolist()
+    [3.0, 1.0, 2.0]
+    """
+
+    order: tuple[int, ...] = static(default=())
+
+    def __post_init__(self) -> None:
+        if not self.order or sorted(self.order) != list(range(len(self.order))):
+            raise ValueError(f"Permutation: order must have each of 0, ..., D - 1 once; got {self.order}")
+        object.__setattr__(self, "order", tuple(int(axis) for axis in self.order))
+
+    def _reorder(self, name: str, value: Array, order: Any) -> tuple[Array, Array]:
+        check_event_shape(f"Permutation.{name}", value, (len(self.order),), 1)
+        (value,) = at_least_float32(value)
+        return value[..., np.asarray(order)], jnp.zeros(value.shape[:-1], value.dtype)
+
+    def forward(self, z: Array) -> tuple[Array, Array]:
+        """z to `(y, 0)`."""
+        return self._reorder("forward: z", z, self.order)
+
+    def inverse(self, y: Array) -> tuple[Array, Array]:
+        """y to `(z, 0)`."""
+        return self._reorder("inverse: y", y, np.argsort(self.order))
+
+
+@distribution
+class Reverse:
+    """The axes from the last to the first, for vectors of any length; `log_det = 0`.
+
+    >>> import jax.numpy as jnp
+    >>> Reverse().forward(jnp.array([1.0, 2.0, 3.0]))[0].tolist()
+    [3.0, 2.0, 1.0]
+    """
+
+    def forward(self, z: Array) -> tuple[Array, Array]:
+        """z to `(y, 0)`."""
+        (z,) = at_least_float32(z)
+        return jnp.flip(z, axis=-1), jnp.zeros(z.shape[:-1], z.dtype)
+
+    def inverse(self, y: Array) -> tuple[Array, Array]:
+        """y to `(z, 0)`."""
+        return self.forward(y)
+
+
+@distribution
+class ElementwiseAffine:
+    """A scale and a shift of each axis.
+
+    `y_i = shift_i + exp(s_i) z_i`, `log_det = sum_i s_i`, `s = bound_log_scale(log_scale)`
+
+    Args:
+      shift: `[*B, D]`.
+      log_scale: `[*B, D]`; from -10 to 10 taken as it is, beyond that bounded as a posterior's.
+
+    >>> import jax.numpy as jnp
+    >>> ElementwiseAffine(jnp.ones(2), jnp.zeros(2)).forward(jnp.array([1.0, 2.0]))[0].tolist()
+    [2.0, 3.0]
+    """
+
+    shift: ArrayLike
+    log_scale: ArrayLike
+
+    def __post_init__(self) -> None:
+        check_vectors("ElementwiseAffine", self, ("shift", "log_scale"))
+        align_parameters(self)
+
+    @property
+    def parameter_ndims(self) -> Mapping[str, int]:
+        """Both are vectors."""
+        return {"shift": 1, "log_scale": 1}
+
+    def forward(self, z: Array) -> tuple[Array, Array]:
+        """z to `(y, log_det)`."""
+        check_event_shape("ElementwiseAffine.forward: z", z, parameter_shape(self.shift, self.log_scale), 1)
+        z, shift, log_scale = at_least_float32(z, self.shift, bound_log_scale(self.log_scale))
+        y = shift + jnp.exp(log_scale) * z
+        return y, jnp.sum(jnp.broadcast_to(log_scale, y.shape), axis=-1)
+
+    def inverse(self, y: Array) -> tuple[Array, Array]:
+        """y to `(z, log_det)`."""
+        check_event_shape("ElementwiseAffine.inverse: y", y, parameter_shape(self.shift, self.log_scale), 1)
+        y, shift, log_scale = at_least_float32(y, self.shift, bound_log_scale(self.log_scale))
+        z = (y - shift) * jnp.exp(-log_scale)
+        return z, jnp.sum(jnp.broadcast_to(log_scale, z.shape), axis=-1)
+
+
+def check_bijector(claim: str, value: Any) -> None:
+    """Raise `TypeError` where `value` has no `forward` and `inverse`; `claim` begins "Inverse: bijector must be"."""
+    if not (callable(getattr(value, "forward", None)) and callable(getattr(value, "inverse", None))):
+        raise TypeError(f"{claim} a bijector with forward and inverse; got {type(value).__name__}")
+
+
+def check_vectors(owner: str, self: Any, vectors: tuple[str, ...], numbers: tuple[str, ...] = ()) -> None:
+    """Raise unless the named parameters are vectors `[*B, D]` of one length, and numbers `[*B]`."""
+    shapes = {}
+    for name in (*vectors, *numbers):
+        check_array(f"{owner}: {name}", getattr(self, name))
+        shapes[name] = jnp.shape(getattr(self, name))
+    found = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+    if len({shapes[name][-1:] for name in vectors} | {()}) != 2:
+        raise ValueError(f"{owner}: {' and '.join(vectors)} must be vectors of one length; got {found}")
+    try:
+        jnp.broadcast_shapes(*(shapes[name][:-1] for name in vectors), *(shapes[name] for name in numbers))
+    except ValueError as error:
+        raise ValueError(f"{owner}: the batch axes of the parameters must broadcast; got {found}") from error
+
+
+def align_parameters(self: Any, batch_ndims: int = 0) -> None:
+    """Give all parameters of a bijector one number of batch axes, by leading axes of size 1.
+
+    As `align_ranks` does it for distributions: it is for `jax.vmap` of functions that return bijectors.
+    """
+    own = dict(self.parameter_ndims)
+    values = {name: getattr(self, name) for name in own}
+    ranks = jax.tree.map(lambda ndims, leaf: jnp.ndim(leaf) - ndims, own, values)
+    highest = max(batch_ndims, *jax.tree.leaves(ranks))
+    lift = lambda rank, leaf: jnp.reshape(leaf, (1,) * (highest - rank) + jnp.shape(leaf)) if rank < highest else leaf
+    for name, value in values.items():
+        object.__setattr__(self, name, jax.tree.map(lift, ranks[name], value))
+
+
+def with_batch_ndims(bijector: T, batch_ndims: int) -> T:
+    """The bijector with `batch_ndims` or more batch axes in each parameter that `parameter_ndims` knows."""
+    is_known = lambda node: hasattr(node, "parameter_ndims")
+
+    def lift(node: Any) -> Any:
+        node = copy.copy(node)
+        align_parameters(node, batch_ndims)
+        return node
+
+    return jax.tree.map(lambda node: lift(node) if is_known(node) else node, bijector, is_leaf=is_known)
