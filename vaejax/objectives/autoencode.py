@@ -6,19 +6,21 @@ import jax
 import jax.numpy as jnp
 
 from vaejax.checks import check_callable, check_count, check_distribution, check_key, is_array
-from vaejax.distributions import Bernoulli, Categorical, as_native
+from vaejax.objectives.draws import Drawn, batch_of, draw
 from vaejax.types import (
     Array,
     AutoencodeTerms,
     Decode,
     ElboTerms,
     Encode,
+    ImportanceTerms,
+    LadderTerms,
     MapSamples,
     Regularizer,
     Shape,
 )
 
-Terms = TypeVar("Terms", bound=AutoencodeTerms | ElboTerms)
+Terms = TypeVar("Terms", bound=AutoencodeTerms | ElboTerms | ImportanceTerms | LadderTerms)
 
 
 def autoencode(
@@ -72,25 +74,23 @@ def autoencode(
     sample_key, regularizer_key = jax.random.split(key)
 
     q = encode(x)
-    check_posterior(q)
 
-    def single(key: Array, z: Array) -> tuple[Array, Array]:
+    def single(key: Array, z: Array, log_q: Array | None) -> tuple[Array, Array]:
         p = decode(z)
         check_distribution("decode must return", p)
-        log_likelihood, penalty = p.log_prob(x), jnp.asarray(regularizer(key, q, z))
-        check_terms(jax.eval_shape(q.log_prob, z).shape, log_likelihood.shape, penalty.shape)
+        posterior = q if log_q is None else Drawn(q, z, log_q)
+        log_likelihood, penalty = p.log_prob(x), jnp.asarray(regularizer(key, posterior, z))
+        check_terms(batch_of(posterior, z), log_likelihood.shape, penalty.shape)
         return log_likelihood, penalty
 
     if num_samples is None:
-        z = q.sample(sample_key)
-        check_latents(z)
-        log_likelihood, penalty = single(regularizer_key, z)
+        z, log_q = draw(sample_key, q)
+        log_likelihood, penalty = single(regularizer_key, z, log_q)
     else:
         check_count("num_samples", num_samples)
-        z = q.sample(sample_key, (num_samples,))
-        check_latents(z)
+        z, log_q = draw(sample_key, q, (num_samples,))
         keys = jax.random.split(regularizer_key, num_samples)
-        log_likelihoods, penalties = map_samples(single)(keys, z)
+        log_likelihoods, penalties = map_samples(single)(keys, z, log_q)
         log_likelihood, penalty = jnp.mean(log_likelihoods, axis=0), jnp.mean(penalties, axis=0)
     return AutoencodeTerms(log_likelihood - penalty, log_likelihood, penalty, q, z)
 
@@ -109,23 +109,6 @@ def check_data(x: Any) -> None:
         raise ValueError(f"x must not be empty; got shape {jnp.shape(x)}")
     if x is None or isinstance(x, str) or callable(x):
         raise TypeError(f"x must be an array of data; got {type(x).__name__} (argument order: key, x, encode, decode)")
-
-
-def check_posterior(q: Any) -> None:
-    """Raise where encode returned no distribution, or one whose draws have no gradient to its parameters."""
-    check_distribution("encode must return", q)
-    native = as_native(q)
-    if isinstance(native, Bernoulli | Categorical):
-        raise TypeError(
-            f"encode must return a posterior that can be reparameterized, such as Normal; the draws of "
-            f"{type(native).__name__} have no gradient to its parameters, so the encoder would not learn"
-        )
-
-
-def check_latents(z: Array) -> None:
-    """Raise where there is nothing to decode."""
-    if z.size == 0:
-        raise ValueError(f"encode must return a posterior with at least one latent; its draws have shape {z.shape}")
 
 
 def check_terms(batch: Shape, log_likelihood: Shape, penalty: Shape) -> None:

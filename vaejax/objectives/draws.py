@@ -1,0 +1,58 @@
+"""Draws from a posterior, with their log-densities where those come along for nothing."""
+
+from typing import Any
+
+import jax
+
+from vaejax.checks import check_distribution
+from vaejax.distributions import as_native
+from vaejax.types import Array, Distribution, Shape
+
+
+def draw(key: Array, q: Any, sample_shape: Shape = ()) -> tuple[Array, Array | None]:
+    """Draws `[*S, *B, *Z]` that have a gradient to q, and `log q` `[*S, *B]` where q gives both at once.
+
+    Raises:
+      TypeError: q is no distribution, or its draws have no gradient to its parameters.
+      ValueError: there are no latents.
+    """
+    check_distribution("encode must return", q)
+    native = as_native(q)
+    if not getattr(native, "has_rsample", True):
+        raise TypeError(
+            f"encode must return a posterior that can be reparameterized, such as Normal; the draws of "
+            f"{type(native).__name__} have no gradient to its parameters, so the encoder would not learn"
+        )
+    together = getattr(q, "sample_and_log_prob", None)
+    z, log_q = together(key, sample_shape) if callable(together) else (q.sample(key, sample_shape), None)
+    if z.size == 0:
+        raise ValueError(f"encode must return a posterior with at least one latent; its draws have shape {z.shape}")
+    return z, log_q
+
+
+class Drawn:
+    """A posterior that remembers the log-density of one of its draws.
+
+    A regularizer such as `monte_carlo_kl` asks for `q.log_prob(z)` at the very z that was drawn. A flow
+    would have to invert itself for the answer, which it knew when it made z; a Hamiltonian posterior
+    knows it at no other point.
+    """
+
+    def __init__(self, q: Distribution, z: Array, log_q: Array):
+        self.__wrapped__, self._z, self._log_q = q, z, log_q
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__wrapped__, name)
+
+    def sample(self, key: Array, sample_shape: Shape = ()) -> Array:
+        """Draw from the posterior."""
+        return self.__wrapped__.sample(key, sample_shape)
+
+    def log_prob(self, value: Array) -> Array:
+        """The log-density: the one at hand where `value` is the draw itself, not merely equal to it."""
+        return self._log_q if value is self._z else self.__wrapped__.log_prob(value)
+
+
+def batch_of(q: Distribution, z: Array) -> Shape:
+    """`*B`: the shape of the log-densities of one draw."""
+    return jax.eval_shape(lambda: q.log_prob(z)).shape

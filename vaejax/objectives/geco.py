@@ -1,0 +1,48 @@
+"""A reconstruction goal in place of a weight: the multiplier of a constraint, as state of the training."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vaejax.checks import check_positive
+from vaejax.types import Array, ArrayLike
+
+
+class GecoState(NamedTuple):
+    """What the constraint carries from step to step, for `TrainState.extra`."""
+
+    multiplier: Array  # [] weight of the reconstruction against the KL; elbo takes beta = 1 / multiplier
+    average: Array  # [] moving average of how far the reconstruction is below its goal, in nats
+    step: Array  # [] int32
+
+
+def init_geco(multiplier: float = 1.0) -> GecoState:
+    """The state before the first step."""
+    check_positive("init_geco: multiplier", multiplier)
+    return GecoState(jnp.asarray(multiplier, jnp.float32), jnp.zeros(()), jnp.zeros((), jnp.int32))
+
+
+def update_geco(
+    state: GecoState, log_likelihood: Array, *, target: ArrayLike, rate: ArrayLike = 1e-3, decay: ArrayLike = 0.99
+) -> GecoState:
+    """Raise the multiplier while the log-likelihood is below its target, and lower it while it is above.
+
+    `C = target - mean_b log_likelihood_b`, `average = decay average + (1 - decay) C` (C itself at the first step),
+    `multiplier = multiplier exp(rate average)`, kept between 1e-6 and 1e6.
+
+    Args:
+      state: of the step before.
+      log_likelihood: of a batch, `[*B]`, in nats; it gets no gradient from here.
+      target: the reconstruction to reach, in nats per example.
+      rate: of the multiplier's growth, per nat.
+      decay: of the moving average.
+
+    Source: Rezende and Viola 2018, Taming VAEs, algorithm 1.
+    """
+    shortfall = target - jnp.mean(jax.lax.stop_gradient(log_likelihood))
+    average = jnp.where(state.step == 0, shortfall, decay * state.average + (1 - decay) * shortfall)
+    # One step changes the weight by a factor of e at most, however far the goal is.
+    growth = jnp.exp(jnp.clip(rate * average, -1.0, 1.0))
+    multiplier = jnp.clip(state.multiplier * growth, 1e-6, 1e6)
+    return GecoState(multiplier, average, state.step + 1)
