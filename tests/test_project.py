@@ -20,7 +20,7 @@ ROOMS = {
     "types": (set(), {"jax"}),
     "checks": ({"types"}, {"jax", "numpy"}),
     "distributions": ({"types", "checks"}, {"jax", "numpy"}),
-    "objectives": (CORE, {"jax"}),
+    "objectives": (CORE, {"jax", "numpy"}),
     "testing": (CORE | {"objectives"}, {"jax"}),
     "evaluation": (CORE | {"objectives"}, {"jax"}),
     "__init__": (CORE | {"objectives", "testing"}, set()),
@@ -28,7 +28,8 @@ ROOMS = {
     "data": ({"types", "checks"}, {"jax", "numpy"}),
     "training": ({"types", "checks"}, {"jax", "numpy", "optax", "orbax"}),
     "report": ({"types", "checks", "data", "evaluation"}, {"numpy", "matplotlib"}),
-    "experiment": ({*CORE, "nets", "data"}, {"optax"}),
+    "generation": ({*CORE, "data", "training"}, {"jax", "numpy", "optax", "sklearn"}),
+    "experiment": ({*CORE, "nets", "data", "evaluation"}, {"optax"}),
     "outcome": ({"types", "evaluation", "report", "training", "experiment"}, {"jax", "numpy"}),
     "run": (
         {"types", "checks", "objectives", "data", "training", "evaluation", "experiment", "outcome"},

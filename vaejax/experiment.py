@@ -17,8 +17,9 @@ import optax
 
 from vaejax.checks import check_count
 from vaejax.data import Dataset
+from vaejax.evaluation import Terms
 from vaejax.nets import Model
-from vaejax.types import Array, AutoencodeTerms, Distribution, ElboTerms, Params
+from vaejax.types import Array, Distribution, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,9 +68,12 @@ class Experiment(NamedTuple):
     # (key, images [*B, H, W, C] uint8) to the x that the model sees; a key per step, a fixed one for testing
     prepare: Callable[[Array, Any], Array]
     # (params, key, x) to the terms of which the value is maximised
-    objective: Callable[[Params, Array, Array], ElboTerms | AutoencodeTerms]
+    objective: Callable[[Params, Array, Array], Terms]
     optimizer: optax.GradientTransformation
-    prior: Distribution | None = None  # over one latent [Z]; None where there is nothing to sample from
+    # params to p(z) over one latent [Z]; None where there is nothing to sample from
+    prior: Callable[[Params], Distribution] | None = None
+    # (params, key, x) to the terms that are reported of the test set, example by example; the objective where None
+    report: Callable[[Params, Array, Array], Terms] | None = None
 
 
 def load_experiment(name: str) -> Any:

@@ -44,23 +44,36 @@ def measure(experiment: Experiment, params: Params) -> tuple[dict[str, Estimate]
     x, white, noise_key, _ = prepare_test_set(experiment)
 
     def objective(params: Params, key: Array, x: Array) -> dict[str, Array]:
-        # A batch of one, since an objective may couple the examples of a batch.
-        each = per_example(experiment.objective(params, key, x[None]))
-        error = (x - experiment.model.decode(params, encode(params, x)).mean) / white  # type: ignore[attr-defined]
+        report_key, mean_key = jax.random.split(key)
+        # A batch of one, whose noise and value do not depend on others.
+        each = per_example((experiment.report or experiment.objective)(params, report_key, x[None]))
+        z = posterior_mean(mean_key, experiment.model.encode(params, x))
+        error = (x - experiment.model.decode(params, z).mean) / white  # type: ignore[attr-defined]
         return {name: values[0] for name, values in each.items()} | {"squared_error": jnp.sum(error**2)}
 
-    def encode(params: Params, x: Array) -> Array:
-        return experiment.model.encode(params, x).mean  # type: ignore[attr-defined]
+    evaluate_test = jax.jit(lambda params, key, x: evaluate(key, x, partial(objective, params)))
+    return evaluate_test(params, noise_key, x), int(active_units(encode_means(experiment, params)))
 
-    test = jax.jit(lambda params, key, x: evaluate(key, x, partial(objective, params)))(params, noise_key, x)
-    return test, int(active_units(jax.jit(encode)(params, x)))
+
+def encode_means(experiment: Experiment, params: Params) -> Array:
+    """The posterior means of the test set, `[N, *Z]`."""
+    x, _, _, sample_key = prepare_test_set(experiment)
+    encode = lambda pair: posterior_mean(pair[0], experiment.model.encode(params, pair[1]))
+    keys = jax.random.split(sample_key, len(x))
+    return jax.jit(lambda keys, x: jax.lax.map(encode, (keys, x), batch_size=min(500, len(x))))(keys, x)
+
+
+def posterior_mean(key: Array, q: Any, num_samples: int = 256) -> Array:
+    """`E_q z`, in closed form where q knows it and as the mean of draws where it does not, as a flow."""
+    mean = getattr(q, "mean", None)
+    return jnp.mean(q.sample(key, (num_samples,)), axis=0) if mean is None else mean
 
 
 def draw(experiment: Experiment, params: Params, history: Sequence[Chunk], folder: Path) -> Iterator[Path]:
     """Draw the pictures of a run into its folder, and yield their paths."""
     x, white, _, sample_key = prepare_test_set(experiment)
     decode = partial(jax.jit(experiment.model.decode), params)
-    means = jax.jit(experiment.model.encode)(params, x).mean
+    means = encode_means(experiment, params)
 
     def save(name: str, figure: Any) -> Path:
         figure.savefig(folder / name)
@@ -69,7 +82,7 @@ def draw(experiment: Experiment, params: Params, history: Sequence[Chunk], folde
     yield save("reconstructions.png", figures.reconstructions(x[:32], decode(means[:32]).mean, white))
     if experiment.prior is not None:
         prior_key, draw_key = jax.random.split(sample_key)
-        p = decode(experiment.prior.sample(prior_key, (64,)))
+        p = decode(experiment.prior(params).sample(prior_key, (64,)))
         yield save("samples.png", figures.samples(p.mean, p.sample(draw_key), white))
     names = [name for name in LABELS if name in history[-1].metrics]
     curves = {LABELS[name]: [float(chunk.metrics[name]) for chunk in history] for name in names}

@@ -126,7 +126,7 @@ def make_loss(experiment: Experiment) -> Callable[[Params, Array, Any], tuple[Ar
         prepare_key, objective_key = jax.random.split(key)
         x = experiment.prepare(prepare_key, images)
         loss, terms = negative_mean(experiment.objective(params, objective_key, x))
-        return loss, batch_metrics(terms, experiment.prior)
+        return loss, batch_metrics(terms, experiment.prior(params) if experiment.prior else None)
 
     return loss_fn
 

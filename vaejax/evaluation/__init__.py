@@ -1,6 +1,18 @@
 """How good a model is and what its latents do."""
 
-from vaejax.evaluation.latents import active_units, kl_per_axis
-from vaejax.evaluation.metrics import LABELS, Estimate, batch_metrics, evaluate, per_example
+from vaejax.distributions import kl_per_axis
+from vaejax.evaluation.bits import bits_per_dimension
+from vaejax.evaluation.latents import active_units
+from vaejax.evaluation.metrics import LABELS, Estimate, Terms, batch_metrics, evaluate, per_example
 
-__all__ = ["LABELS", "Estimate", "active_units", "batch_metrics", "evaluate", "kl_per_axis", "per_example"]
+__all__ = [
+    "LABELS",
+    "Estimate",
+    "Terms",
+    "active_units",
+    "batch_metrics",
+    "bits_per_dimension",
+    "evaluate",
+    "kl_per_axis",
+    "per_example",
+]

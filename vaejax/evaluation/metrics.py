@@ -7,12 +7,16 @@ import jax
 import jax.numpy as jnp
 
 from vaejax.checks import check_count, check_key
-from vaejax.distributions import standard_normal
-from vaejax.evaluation.latents import active_units, kl_per_axis
-from vaejax.types import Array, AutoencodeTerms, Distribution, ElboTerms
+from vaejax.distributions import kl_per_axis, standard_normal
+from vaejax.evaluation.latents import active_units
+from vaejax.types import Array, AutoencodeTerms, Distribution, ElboTerms, ImportanceTerms, LadderTerms
+
+# What an objective returns.
+Terms = AutoencodeTerms | ElboTerms | ImportanceTerms | LadderTerms
 
 # How the figures are called where a person reads them, in the order in which they are shown.
 LABELS = {
+    "negative_bound": "-bound",
     "negative_elbo": "-ELBO",
     "reconstruction": "reconstruction",
     "kl": "KL",
@@ -28,36 +32,44 @@ class Estimate(NamedTuple):
     standard_error: Array  # [] the standard deviation over the examples by the root of their number
 
 
-def per_example(terms: ElboTerms | AutoencodeTerms) -> dict[str, Array]:
+def per_example(terms: Terms) -> dict[str, Array]:
     """The parts of an objective as costs in nats, `[*B]` each, lower is better.
 
-    For a variational autoencoder `negative_elbo = reconstruction + kl`, whatever the beta it was
-    trained with; for any other `reconstruction` and `penalty`.
+    For a variational autoencoder `negative_elbo = reconstruction + kl`, whatever the beta or the free bits it was
+    trained with, and for a bound of several samples also `negative_bound`; for any other objective
+    `reconstruction` and `penalty`.
     """
     reconstruction = -terms.log_likelihood
-    if isinstance(terms, ElboTerms):
-        return {"negative_elbo": reconstruction + terms.kl, "reconstruction": reconstruction, "kl": terms.kl}
-    return {"reconstruction": reconstruction, "penalty": jnp.broadcast_to(terms.penalty, reconstruction.shape)}
+    if isinstance(terms, AutoencodeTerms):
+        return {"reconstruction": reconstruction, "penalty": jnp.broadcast_to(terms.penalty, reconstruction.shape)}
+    parts = {"negative_elbo": reconstruction + terms.kl, "reconstruction": reconstruction, "kl": terms.kl}
+    return {"negative_bound": -terms.value, **parts} if isinstance(terms, ImportanceTerms) else parts
 
 
-def batch_metrics(terms: ElboTerms | AutoencodeTerms, prior: Distribution | None = standard_normal) -> dict[str, Array]:
-    """What to log of a train step: batch means of `per_example`, active units and the KL of each axis.
+def batch_metrics(terms: Terms, prior: Distribution | None = standard_normal) -> dict[str, Array]:
+    """What to log of a train step: batch means of `per_example`, and what the latents do.
 
     Args:
-      terms: what `elbo` or `autoencode` returned for a batch.
-      prior: what `kl_per_axis` compares the posterior with; None leaves it out, as for posteriors
-        without a closed form or without a prior.
+      terms: what an objective returned for a batch.
+      prior: what `kl_per_axis` compares the posterior with; None leaves it out.
 
     Returns:
-      Scalars, but `kl_per_axis` `[*Z]`; `active_units` counts within the batch.
+      Scalars, but `kl_per_axis` `[*Z]` (left out where the axes have no closed form) and `kl_per_layer` `[L]` (of a
+      hierarchy); `active_units` counts within the batch (left out where the posterior has no mean).
     """
     metrics = {name: jnp.mean(values) for name, values in per_example(terms).items()}
     batch_ndims = jnp.ndim(terms.log_likelihood)
-    means = terms.posterior.mean  # type: ignore[attr-defined]
-    metrics["active_units"] = active_units(_one_batch_axis(means, batch_ndims))
+    if isinstance(terms, LadderTerms):
+        return {**metrics, "kl_per_layer": jnp.mean(terms.kl_per_layer.reshape(len(terms.kl_per_layer), -1), axis=1)}
+    means = getattr(terms.posterior, "mean", None)
+    if means is not None:
+        metrics["active_units"] = active_units(_one_batch_axis(means, batch_ndims))
     if prior is not None:
-        axes = _one_batch_axis(kl_per_axis(terms.posterior, prior), batch_ndims)
-        metrics["kl_per_axis"] = jnp.mean(axes, axis=0)
+        try:
+            axes = _one_batch_axis(kl_per_axis(terms.posterior, prior), batch_ndims)
+            metrics["kl_per_axis"] = jnp.mean(axes, axis=0)
+        except TypeError:
+            pass  # No closed form: there is nothing to log.
     return metrics
 
 

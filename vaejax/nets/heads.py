@@ -25,7 +25,7 @@ from vaejax.distributions.bounds import Bound
 from vaejax.types import Array, ArrayLike, Distribution, Params, Shape
 
 
-def _no_parameters(event_shape: Shape) -> Params:
+def _no_parameters(key: Array, event_shape: Shape) -> Params:
     return {}
 
 
@@ -38,7 +38,7 @@ class Head(NamedTuple):
 
     channels: int  # raw outputs per element of the event
     distribution: Callable[[Params, Array, int], Distribution]  # (own parameters, raw, event_ndims)
-    init: Callable[[Shape], Params] = _no_parameters  # event shape to the head's own parameters
+    init: Callable[[Array, Shape], Params] = _no_parameters  # key and event shape to the head's own parameters
     standardize: Callable[[Array], Array] = _as_float  # data of this kind as floats for a net
 
 
@@ -103,7 +103,7 @@ def _normal_with_parameter(
     check_array("initial_scale", initial_scale)
     check_positive("initial_scale", initial_scale)
 
-    def init(event_shape: Shape) -> Params:
+    def init(key: Array, event_shape: Shape) -> Params:
         return {"log_scale": jnp.full(parameter_shape(event_shape), jnp.log(initial_scale))}
 
     def distribution(params: Params, raw: Array, event_ndims: int) -> Distribution:

@@ -55,12 +55,12 @@ def make_model(
 
     def init(key: Array) -> Params:
         check_key(key)
-        encoder_key, decoder_key = jax.random.split(key)
+        encoder_key, decoder_key, posterior_key, likelihood_key = jax.random.split(key, 4)
         return {
             "encoder": _split(make_encoder, encoder_key)[1],
-            "posterior": posterior.init(latent_shape),
+            "posterior": posterior.init(posterior_key, latent_shape),
             "decoder": _split(make_decoder, decoder_key)[1],
-            "likelihood": likelihood.init(data_shape),
+            "likelihood": likelihood.init(likelihood_key, data_shape),
         }
 
     def encode(params: Params, x: Array) -> Distribution:

@@ -2,7 +2,7 @@
 
 from vaejax.training.checkpoint import load_checkpoint, save_checkpoint
 from vaejax.training.loop import Chunk, fit, scan_steps
-from vaejax.training.step import TrainState, init_state, make_train_step
+from vaejax.training.step import TrainState, init_state, make_stateful_train_step, make_train_step
 
 __all__ = [
     "Chunk",
@@ -10,6 +10,7 @@ __all__ = [
     "fit",
     "init_state",
     "load_checkpoint",
+    "make_stateful_train_step",
     "make_train_step",
     "save_checkpoint",
     "scan_steps",
