@@ -43,7 +43,9 @@ def variational(autoencoder: experiment.Experiment, settings: experiment.Setting
     def objective(params: Params, key: Array, x: Array) -> ElboTerms:
         return vaejax.elbo(key, x, partial(model.encode, params), partial(model.decode, params))
 
-    return autoencoder._replace(model=model, objective=objective, prior=vaejax.standard_normal.expand((2,)))
+    return autoencoder._replace(
+        model=model, objective=objective, prior=lambda params: vaejax.standard_normal.expand((2,))
+    )
 
 
 def codes_and_source(trained: experiment.Experiment, params: Params) -> tuple[Array, vaejax.types.Distribution]:
@@ -54,7 +56,7 @@ def codes_and_source(trained: experiment.Experiment, params: Params) -> tuple[Ar
     x = trained.prepare(jax.random.key(0), trained.dataset.test.images)
     codes = trained.model.encode(params, x).mean
     fitted = vaejax.MultivariateNormal(jnp.mean(codes, 0), jnp.linalg.cholesky(jnp.cov(codes.T)))
-    return codes, trained.prior or fitted
+    return codes, trained.prior(params) if trained.prior else fitted
 
 
 def distances(trained: experiment.Experiment, params: Params) -> dict[str, float]:

@@ -45,5 +45,5 @@ def build(settings: Settings) -> experiment.Experiment:
         prepare=lambda key, images: jnp.asarray(images),
         objective=objective,
         optimizer=optax.adam(settings.learning_rate),
-        prior=vaejax.standard_normal.expand((settings.latent_size,)),
+        prior=lambda params: vaejax.standard_normal.expand((settings.latent_size,)),
     )

@@ -52,5 +52,5 @@ def build(settings: Settings) -> experiment.Experiment:
         prepare=partial(data.binarize, max_value=dataset.max_value),
         objective=objective,
         optimizer=optax.adam(settings.learning_rate),
-        prior=vaejax.standard_normal.expand((settings.latent_size,)),
+        prior=lambda params: vaejax.standard_normal.expand((settings.latent_size,)),
     )

@@ -42,7 +42,7 @@ def library(images: np.ndarray) -> tuple[Callable[..., Any], Any]:
         prepare=partial(data.binarize, max_value=255),
         objective=objective,
         optimizer=optax.adam(1e-3),
-        prior=vaejax.standard_normal.expand((LATENTS,)),
+        prior=lambda params: vaejax.standard_normal.expand((LATENTS,)),
     )
     settings = experiment.Settings(batch_size=BATCH)
     return run.make_epoch(trained, settings), run.initial_state(trained, settings)

@@ -1,0 +1,250 @@
+"""Methods that are one objective of one net: posteriors, priors, bounds and penalties."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import vaejax
+from vaejax import data, nets, recipes
+from vaejax.types import Array, Params
+
+from .core import (
+    LATENTS,
+    LEVELS,
+    Extra,
+    Method,
+    Pair,
+    View,
+    deterministic,
+    generate_by,
+    levels,
+    log_bound_by,
+    net,
+    reconstruct_by,
+    simple,
+    standard_prior,
+)
+
+posteriors, heads = nets.posteriors, nets.heads
+EXAMPLES = 1437  # training digits
+
+
+def penalties() -> dict[str, Method]:
+    """Reconstruction minus a penalty on the posterior."""
+    p0 = vaejax.standard_normal
+    unit_normal = net(heads.delta(), likelihood=unit_normal_levels())
+    return {
+        "AE": deterministic("A(d, px, none)", "Rumelhart 1986", lambda _: recipes.autoencoder(), model=unit_normal),
+        "VAE": simple("elbo(q, px)", "Kingma 2014", lambda _: recipes.vae()),
+        "VAE, 5 samples": simple(
+            "elbo(q, px, num_samples=5)", "Kingma 2014", lambda _: partial(recipes.vae(), num_samples=5)
+        ),
+        "beta-VAE": simple("elbo(q, px, beta=4)", "Higgins 2017", lambda _: recipes.beta_vae(beta=4.0)),
+        "capacity": simple(
+            "A(q, px, capacity(kl(p0), 10, 1))", "Burgess 2018", lambda _: recipes.capacity_vae(target=10.0, weight=1.0)
+        ),
+        "free bits": simple(
+            "A(q, px, free_bits(p0, 1))", "Kingma 2016", lambda _: recipes.free_bits_vae(threshold=1.0)
+        ),
+        "beta-TC-VAE": simple(
+            "A(q, px, tc_decomposition(p0, N, total_correlation=6))", "Chen 2018",
+            lambda _: recipes.beta_tc_vae(dataset_size=EXAMPLES),
+        ),
+        "DIP-VAE I": simple("A(q, px, add(kl(p0), dip_i()))", "Kumar 2018", lambda _: recipes.dip_vae_i()),
+        "DIP-VAE II": simple("A(q, px, add(kl(p0), dip_ii()))", "Kumar 2018", lambda _: recipes.dip_vae_ii()),
+        "InfoVAE": simple(
+            "A(q, px, add(scale(1-a, kl(p0)), scale(a+l-1, mmd_to(p0))))", "Zhao 2019",
+            lambda _: recipes.info_vae(alpha=0.5, weight=100.0),
+        ),
+        "WAE-MMD": deterministic(
+            "A(d, px, scale(10, mmd_to(p0)))", "Tolstikhin 2018", lambda _: recipes.wae_mmd(weight=100.0),
+            prior=standard_prior,
+        ),
+        "RAE-L2": deterministic("elbo(d, px, beta=0.1)", "Ghosh 2020", lambda _: recipes.rae_l2(p0)),
+        "RAE-GP": deterministic(
+            "A(d, px, add(scale(0.1, kl(p0)), scale(0.1, jacobian_penalty(px))))", "Ghosh 2020",
+            lambda _: recipes.rae_gp(p0, gradient_weight=0.01),
+        ),
+        "GECO": geco(),
+    }  # fmt: skip
+
+
+def bounds() -> dict[str, Method]:
+    """Bounds of several samples, and path gradients."""
+    return {
+        "IWAE": simple(
+            "I(q, px, p0, num_samples=8)", "Burda 2015", lambda _: recipes.iwae(num_samples=8)
+        ),
+        "MIWAE": simple(
+            "I(.., bound=miwae_bound(4))", "Rainforth 2018", lambda _: recipes.miwae(num_samples=8, groups=4)
+        ),
+        "CIWAE": simple(
+            "I(.., bound=ciwae_bound(0.5))", "Rainforth 2018", lambda _: recipes.ciwae(num_samples=8, beta=0.5)
+        ),
+        "PIWAE": piwae(),
+        "Renyi": simple(
+            "I(.., bound=renyi_bound(0.5))", "Li 2016", lambda _: recipes.renyi_vae(num_samples=8, alpha=0.5)
+        ),
+        "STL": simple(
+            "I(.., bound=elbo_bound(), path_gradient=True)", "Roeder 2017",
+            lambda _: recipes.sticking_the_landing(num_samples=1),
+        ),
+        "DReG": simple("I(.., path_gradient=True)", "Tucker 2019", lambda _: recipes.dreg(num_samples=8)),
+    }  # fmt: skip
+
+
+def priors_and_posteriors() -> dict[str, Method]:
+    """Richer priors, richer posteriors, other latent spaces."""
+    return {
+        "VampPrior": vamp(),
+        "mixture prior": with_prior("mixture", init_mixture),
+        "coupling prior": with_prior("flow", lambda key: init_flow(vaejax.coupling_flow(key, LATENTS))),
+        "MAF prior": with_prior("flow", lambda key: init_flow(vaejax.masked_autoregressive_flow(key, LATENTS))),
+        "planar posterior": with_posterior("Planar", posteriors.planar_flow(4), "Rezende 2015"),
+        "radial posterior": with_posterior("Radial", posteriors.radial_flow(4), "Rezende 2015"),
+        "IAF posterior": with_posterior("inverse autoregressive", posteriors.autoregressive_flow(), "Kingma 2016"),
+        "full covariance": simple(
+            "elbo(encode -> MultivariateNormal, px)", "Rezende 2014", lambda _: recipes.vae(),
+            model=net(posteriors.full_normal(LATENTS)),
+        ),
+        "Hamiltonian": hamiltonian(),
+        "hyperspherical": simple(
+            "elbo(encode -> PowerSpherical, px, SphericalUniform(Z))", "Davidson 2018, De Cao 2020",
+            lambda _: recipes.hyperspherical_vae(LATENTS), model=net(posteriors.power_spherical()),
+            prior=lambda _: vaejax.SphericalUniform(LATENTS),
+        ),
+        "Gumbel-softmax": gumbel(),
+    }  # fmt: skip
+
+
+def likelihoods() -> dict[str, Method]:
+    """The same VAE with other likelihoods of the same levels."""
+    logistic, mixture = nets.likelihoods.discretized_logistic(LEVELS), nets.likelihoods.logistic_mixture(LEVELS, 3)
+    count, spread = nets.likelihoods.poisson(), nets.likelihoods.negative_binomial()
+    table = {
+        "discretized logistic": (logistic, "DiscretizedLogistic", "Kingma 2016"),
+        "logistic mixture": (mixture, "discretized_logistic_mixture", "Salimans 2017"),
+        "Poisson": (count, "Poisson", "Zhao 2020"),
+        "negative binomial": (spread, "NegativeBinomial", "Lopez 2018"),
+    }
+    return {
+        name: simple(f"elbo(q, decode -> {family})", source, lambda _: recipes.vae(), model=net(likelihood=head))
+        for name, (head, family, source) in table.items()
+    }
+
+
+def unit_normal_levels() -> nets.Head:
+    """A unit Normal around pixels with white as 1, for data in levels: its variance is that of white."""
+    white = LEVELS - 1.0
+
+    def likelihood(_: Params, raw: Array, event_ndims: int) -> vaejax.Normal:
+        return vaejax.Normal(white * raw[..., 0], white, event_ndims)
+
+    return nets.Head(1, likelihood, standardize=lambda x: jnp.asarray(x, jnp.float32) / white)
+
+
+def geco() -> Method:
+    """The multiplier is state; the goal is 75 nats of reconstruction for each digit."""
+    model = net()
+    view: View = lambda params, extra, x: Pair(partial(model.encode, params), partial(model.decode, params))
+
+    def loss(params: Params, extra: Extra, key: Array, examples: data.Split) -> Any:
+        objective = recipes.geco(multiplier=extra.multiplier)
+        value, terms = vaejax.negative_mean(objective(key, levels(examples), *view(params, extra, levels(examples))))
+        updated = vaejax.update_geco(extra, terms.log_likelihood, target=-75.0, rate=1e-3, decay=0.9)
+        return value, ({"multiplier": updated.multiplier, "reconstruction": -jnp.mean(terms.log_likelihood)}, updated)
+
+    return Method(
+        "elbo(q, px, beta=1 / multiplier); update_geco", "Rezende 2018", model.init, loss, reconstruct_by(view),
+        generate_by(view, standard_prior), log_bound_by(view, standard_prior), lambda key: vaejax.init_geco(),
+        remark=lambda params, extra, test: f"multiplier {extra.multiplier:.2f}",
+    )  # fmt: skip
+
+
+def piwae() -> Method:
+    model = net()
+    view: View = lambda params, extra, x: Pair(partial(model.encode, params), partial(model.decode, params))
+
+    def loss(params: Params, extra: Extra, key: Array, examples: data.Split) -> Any:
+        objective = recipes.piwae(num_samples=8, groups=4)
+        of_decoder, of_encoder = objective(params, key, levels(examples), model.encode, model.decode)
+        return -jnp.mean(of_decoder.value) - jnp.mean(of_encoder.value), ({}, extra)
+
+    return Method(
+        "I(freeze(q), px, bound=iwae_bound()) and I(q, freeze(px), bound=miwae_bound(4))", "Rainforth 2018", model.init,
+        loss, reconstruct_by(view), generate_by(view, standard_prior), log_bound_by(view, standard_prior),
+    )  # fmt: skip
+
+
+def vamp(components: int = 50) -> Method:
+    model = net()
+
+    def prior(params: Params) -> vaejax.Mixture:
+        return vaejax.vamp_prior(partial(model.encode, params), (LEVELS - 1) * jax.nn.sigmoid(params["pseudo_inputs"]))
+
+    own = lambda key: {"pseudo_inputs": jax.random.normal(key, (components, 8, 8, 1))}
+    expression = "elbo(q, px, vamp_prior(q, u), kl=monte_carlo_kl)"
+    objective = lambda params: recipes.learned_prior_vae(prior(params))
+    return simple(expression, "Tomczak 2018", objective, prior=prior, own=own)
+
+
+def with_prior(name: str, init: Any) -> Method:
+    """A prior whose parameters are learned along: `init(key)` gives them and what makes it of them."""
+    of = lambda params: init(jax.random.key(0))[1](params["prior"])
+    source = {"mixture": "Dilokthanakul 2016", "flow": "Chen 2017"}[name]
+    expression = f"elbo(q, px, {name}, kl=monte_carlo_kl)"
+    own = lambda key: {"prior": init(key)[0]}
+    return simple(expression, source, lambda params: recipes.learned_prior_vae(of(params)), prior=of, own=own)
+
+
+def init_mixture(key: Array, components: int = 10) -> tuple[Params, Any]:
+    params = {
+        "logits": jnp.zeros(components),
+        "loc": jax.random.normal(key, (components, LATENTS)),
+        "log_scale": jnp.zeros((components, LATENTS)),
+    }
+    make = lambda p: vaejax.Mixture(p["logits"], vaejax.Normal.from_log_scale(p["loc"], p["log_scale"]))
+    return params, make
+
+
+def init_flow(flow: Any) -> tuple[Params, Any]:
+    return flow, lambda flow: vaejax.Transformed(standard_prior({}), flow)
+
+
+def with_posterior(name: str, head: nets.Head, source: str) -> Method:
+    expression = f"elbo(encode -> Transformed(Normal, {name}), px, kl=monte_carlo_kl)"
+    return simple(expression, source, lambda _: recipes.flow_vae(), model=net(head))
+
+
+def hamiltonian() -> Method:
+    """Step size and temperature are learned along, behind a softplus and a sigmoid."""
+    tune = lambda params: {
+        "step_size": 0.05 * jax.nn.softplus(params["step"]), "num_steps": 3,
+        "inverse_temperature": jax.nn.sigmoid(params["temperature"]),
+    }  # fmt: skip
+
+    def view(params: Params, x: Array, pair: Pair) -> Pair:
+        log_joint = lambda z: pair.decode(z).log_prob(x) + standard_prior(params).log_prob(z)
+        return Pair(lambda x: vaejax.HamiltonianPosterior(pair.encode(x), log_joint, **tune(params)), pair.decode)
+
+    own = lambda key: {"step": jnp.zeros(LATENTS), "temperature": jnp.full((), 2.0)}
+    expression = "elbo(encode -> HamiltonianPosterior(Normal, log p(x, z)), px, kl=monte_carlo_kl)"
+    objective = lambda params: recipes.hamiltonian_vae(**tune(params))
+    return simple(expression, "Caterini 2018", objective, own=own, view=view)
+
+
+def gumbel(variables: int = 10, categories: int = 4) -> Method:
+    flat = net(heads.delta(), variables * categories)
+    logits = lambda params, x: flat.encode(params, x).mean.reshape(*x.shape[:-3], variables, categories)
+    model = nets.Model(
+        flat.init,
+        lambda params, x: vaejax.RelaxedCategorical(logits(params, x), 0.5),
+        lambda params, z: flat.decode(params, z.reshape(*z.shape[:-2], variables * categories)),
+    )
+    # Generated as it was trained: from relaxed one-hot vectors of the uniform prior.
+    prior = lambda params: vaejax.RelaxedCategorical(jnp.zeros((variables, categories)), 0.5)
+    expression = "elbo(encode -> RelaxedCategorical, px, Categorical(0))"
+    objective = lambda _: recipes.gumbel_vae(variables, categories)
+    return simple(expression, "Jang 2017, Maddison 2017", objective, model=model, prior=prior)

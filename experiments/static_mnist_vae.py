@@ -1,0 +1,84 @@
+"""The variational autoencoder on MNIST binarized once and for all, to compare others with.
+
+Shows: the baseline of static_mnist_iwae, static_mnist_vamp and static_mnist_flow, which have its nets, data, steps and
+optimizer, and differ in the one expression that is their method.
+Command: make train EXPERIMENT=static_mnist_vae ARGS="--folder FOLDER"
+  where FOLDER holds binarized_mnist.npz or the three .amat files; without --folder, the environment variable
+  VAEJAX_DATA names it.
+Source: Kingma and Welling 2014, Auto-Encoding Variational Bayes; nets of two hidden layers and the evaluation by
+  importance sampling as in Burda et al. 2015, Importance Weighted Autoencoders.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import optax
+
+import vaejax
+from vaejax import data, evaluation, experiment, nets, recipes
+from vaejax.types import Array, Distribution, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(experiment.VaeSettings):
+    """Settings of the methods on static MNIST."""
+
+    folder: str = os.environ.get("VAEJAX_DATA", "")
+    """Where the files are; by default the environment variable VAEJAX_DATA."""
+    epochs: int = 100
+    """Passes over the training data."""
+    latent_size: int = 40
+    """Number of latents."""
+    hidden_sizes: tuple[int, ...] = (200, 200)
+    """Widths of the encoder's hidden layers; the decoder has them in reverse."""
+    report_samples: int = 500
+    """Importance samples of the reported bound on log p(x)."""
+
+
+def load(settings: Settings) -> data.Dataset:
+    if not settings.folder:
+        raise ValueError("static MNIST needs the folder of its files: --folder FOLDER or VAEJAX_DATA=FOLDER")
+    return data.load_binarized_mnist(settings.folder)
+
+
+def compose(
+    settings: Settings,
+    dataset: data.Dataset,
+    model: nets.Model,
+    method: Callable[[Params], recipes.Objective],
+    prior: Callable[[Params], Distribution],
+) -> experiment.Experiment:
+    """The experiment of a method: params to its objective, and params to its prior."""
+
+    def objective(params: Params, key: Array, x: Array) -> evaluation.Terms:
+        return method(params)(key, x, partial(model.encode, params), partial(model.decode, params))
+
+    def report(params: Params, key: Array, x: Array) -> evaluation.Terms:
+        bound = recipes.iwae(prior(params), num_samples=settings.report_samples)
+        return bound(key, x, partial(model.encode, params), partial(model.decode, params))
+
+    steps = settings.epochs * data.count_steps(len(dataset.train.images), settings.batch_size)
+    return experiment.Experiment(
+        dataset=dataset,
+        model=model,
+        prepare=lambda key, images: jax.numpy.asarray(images, jax.numpy.float32),
+        objective=objective,
+        optimizer=optax.adam(optax.cosine_decay_schedule(settings.learning_rate, steps)),
+        prior=prior,
+        report=report,
+    )
+
+
+def standard_prior(settings: Settings) -> Callable[[Params], Distribution]:
+    return lambda params: vaejax.standard_normal.expand((settings.latent_size,))
+
+
+def build(settings: Settings) -> experiment.Experiment:
+    """Perceptrons, a Normal posterior, and the evidence lower bound."""
+    dataset = load(settings)
+    model = nets.mlp(dataset.shape, settings.latent_size, hidden_sizes=settings.hidden_sizes)
+    vae = partial(recipes.vae(), num_samples=settings.num_samples, beta=settings.beta)
+    return compose(settings, dataset, model, lambda params: vae, standard_prior(settings))
