@@ -38,7 +38,7 @@ install = if command -v uv >/dev/null; \
 
 # Two goals at once would install into one environment at once.
 .NOTPARALLEL:
-.PHONY: help train test test-slow check bench figures constraints clean device-$(ACCEL)
+.PHONY: help train test test-slow check bench figures methods constraints clean device-$(ACCEL)
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -65,6 +65,9 @@ bench: $(venv)/.train ## an epoch of the MNIST VAE against a bare JAX loop
 
 figures: $(venv)/.train ## draw the picture of the README again
 	@$(run)/python experiments/ae_beside_vae.py
+
+methods: $(venv)/.train ## train every method of the README's table
+	@$(run)/python -m experiments.methods $(ARGS)
 
 constraints: ## resolve the versions that are tested together again (needs uv)
 	uv pip compile --universal --upgrade --no-header --no-annotate \

@@ -20,14 +20,14 @@ def codes() -> dict[str, Method]:
     """Codebooks learned by gradient, as a moving average, in residual stages, and none at all."""
     return {
         "VQ-VAE": by_gradient(
-            "vector_quantize(codebook, d)", "van den Oord 2017", vaejax.vector_quantize, recipes.vq_vae, 1
+            "vector_quantize(codebook, d(x).mean)", "van den Oord 2017", vaejax.vector_quantize, recipes.vq_vae, 1
         ),
         "residual VQ": by_gradient(
-            "residual_quantize(codebooks, d)", "Zeghidour 2021", vaejax.residual_quantize, recipes.residual_vq_vae, 2
+            "residual_quantize(codebooks, d(x).mean)", "Zeghidour 2021", vaejax.residual_quantize, recipes.residual_vq_vae, 2
         ),
         "EMA codebook": moving_average(),
         "FSQ": deterministic(
-            "A(Delta(finite_scalar_quantize(z, levels)), px, none)", "Mentzer 2023",
+            "A(lambda x: Delta(finite_scalar_quantize(d(x).mean, levels)), px, none)", "Mentzer 2023",
             lambda _: recipes.fsq_autoencoder(LEVELS_OF_A_PLACE), model=net(nets.heads.delta(), PLACES * SIZE),
             view=lambda params, x, pair: quantized(finite_scalar, pair),
         ),
@@ -61,7 +61,7 @@ def by_gradient(expression: str, source: str, quantize: Any, recipe: Any, stages
         return {"codebook": jnp.stack(books) if stages > 1 else books[0]}
 
     return deterministic(
-        f"A({expression}, px, codebook_loss(0.25))", source,
+        f"A(lambda x: {expression}, px, codebook_loss(0.25))", source,
         lambda params: recipe(params["codebook"]), model=places(), own=own,
         view=lambda params, x, pair: quantized(lambda z: quantize(params["codebook"], z, 2), pair),
     )  # fmt: skip
@@ -92,7 +92,7 @@ def moving_average() -> Method:
         return f"{100 * usage.used_fraction:.0f}% of the codes used, perplexity {usage.perplexity:.1f} of {CODES}"
 
     return Method(
-        "A(vector_quantize(extra.codebook, d), px, commitment_loss(0.25)); update_codebook", "van den Oord 2017",
+        "A(lambda x: vector_quantize(average, d(x).mean), px, commitment_loss(0.25))", "van den Oord 2017",
         model.init, loss, reconstruct_by(view), generate_by(view, None),
         extra=lambda key: vaejax.init_codebook(key, CODES, SIZE), remark=remark,
     )  # fmt: skip

@@ -1,5 +1,6 @@
 """Methods that are one objective of one net: posteriors, priors, bounds and penalties."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -37,34 +38,34 @@ def penalties() -> dict[str, Method]:
     unit_normal = net(heads.delta(), likelihood=unit_normal_levels())
     return {
         "AE": deterministic("A(d, px, none)", "Rumelhart 1986", lambda _: recipes.autoencoder(), model=unit_normal),
-        "VAE": simple("elbo(q, px)", "Kingma 2014", lambda _: recipes.vae()),
+        "VAE": simple("E(q, px)", "Kingma 2014", lambda _: recipes.vae()),
         "VAE, 5 samples": simple(
-            "elbo(q, px, num_samples=5)", "Kingma 2014", lambda _: partial(recipes.vae(), num_samples=5)
+            "E(q, px, num_samples=5)", "Kingma 2014", lambda _: partial(recipes.vae(), num_samples=5)
         ),
-        "beta-VAE": simple("elbo(q, px, beta=4)", "Higgins 2017", lambda _: recipes.beta_vae(beta=4.0)),
+        "beta-VAE": simple("E(q, px, beta=4.0)", "Higgins 2017", lambda _: recipes.beta_vae(beta=4.0)),
         "capacity": simple(
-            "A(q, px, capacity(kl(p0), 10, 1))", "Burgess 2018", lambda _: recipes.capacity_vae(target=10.0, weight=1.0)
+            "A(q, px, capacity(kl(p0), target=10.0, weight=1.0))", "Burgess 2018", lambda _: recipes.capacity_vae(target=10.0, weight=1.0)
         ),
         "free bits": simple(
-            "A(q, px, free_bits(p0, 1))", "Kingma 2016", lambda _: recipes.free_bits_vae(threshold=1.0)
+            "A(q, px, free_bits(p0, 1.0))", "Kingma 2016", lambda _: recipes.free_bits_vae(threshold=1.0)
         ),
         "beta-TC-VAE": simple(
-            "A(q, px, tc_decomposition(p0, N, total_correlation=6))", "Chen 2018",
+            "A(q, px, tc_decomposition(p0, N, total_correlation=6.0))", "Chen 2018",
             lambda _: recipes.beta_tc_vae(dataset_size=EXAMPLES),
         ),
         "DIP-VAE I": simple("A(q, px, add(kl(p0), dip_i()))", "Kumar 2018", lambda _: recipes.dip_vae_i()),
         "DIP-VAE II": simple("A(q, px, add(kl(p0), dip_ii()))", "Kumar 2018", lambda _: recipes.dip_vae_ii()),
         "InfoVAE": simple(
-            "A(q, px, add(scale(1-a, kl(p0)), scale(a+l-1, mmd_to(p0))))", "Zhao 2019",
+            "A(q, px, add(scale(0.5, kl(p0)), scale(99.5, mmd_to(p0))))", "Zhao 2019",
             lambda _: recipes.info_vae(alpha=0.5, weight=100.0),
         ),
         "WAE-MMD": deterministic(
-            "A(d, px, scale(10, mmd_to(p0)))", "Tolstikhin 2018", lambda _: recipes.wae_mmd(weight=100.0),
+            "A(d, px, scale(100.0, mmd_to(p0)))", "Tolstikhin 2018", lambda _: recipes.wae_mmd(weight=100.0),
             prior=standard_prior,
         ),
-        "RAE-L2": deterministic("elbo(d, px, beta=0.1)", "Ghosh 2020", lambda _: recipes.rae_l2(p0)),
+        "RAE-L2": deterministic("E(d, px, beta=0.1)", "Ghosh 2020", lambda _: recipes.rae_l2(p0)),
         "RAE-GP": deterministic(
-            "A(d, px, add(scale(0.1, kl(p0)), scale(0.1, jacobian_penalty(px))))", "Ghosh 2020",
+            "A(d, px, add(scale(0.1, kl(p0)), scale(0.01, jacobian_penalty(px))))", "Ghosh 2020",
             lambda _: recipes.rae_gp(p0, gradient_weight=0.01),
         ),
         "GECO": geco(),
@@ -75,23 +76,23 @@ def bounds() -> dict[str, Method]:
     """Bounds of several samples, and path gradients."""
     return {
         "IWAE": simple(
-            "I(q, px, p0, num_samples=8)", "Burda 2015", lambda _: recipes.iwae(num_samples=8)
+            "I(q, px, num_samples=8)", "Burda 2015", lambda _: recipes.iwae(num_samples=8)
         ),
         "MIWAE": simple(
-            "I(.., bound=miwae_bound(4))", "Rainforth 2018", lambda _: recipes.miwae(num_samples=8, groups=4)
+            "I(q, px, num_samples=8, bound=miwae_bound(4))", "Rainforth 2018", lambda _: recipes.miwae(num_samples=8, groups=4)
         ),
         "CIWAE": simple(
-            "I(.., bound=ciwae_bound(0.5))", "Rainforth 2018", lambda _: recipes.ciwae(num_samples=8, beta=0.5)
+            "I(q, px, num_samples=8, bound=ciwae_bound(0.5))", "Rainforth 2018", lambda _: recipes.ciwae(num_samples=8, beta=0.5)
         ),
         "PIWAE": piwae(),
         "Renyi": simple(
-            "I(.., bound=renyi_bound(0.5))", "Li 2016", lambda _: recipes.renyi_vae(num_samples=8, alpha=0.5)
+            "I(q, px, num_samples=8, bound=renyi_bound(0.5))", "Li 2016", lambda _: recipes.renyi_vae(num_samples=8, alpha=0.5)
         ),
         "STL": simple(
-            "I(.., bound=elbo_bound(), path_gradient=True)", "Roeder 2017",
+            "I(q, px, num_samples=1, bound=elbo_bound(), path_gradient=True)", "Roeder 2017",
             lambda _: recipes.sticking_the_landing(num_samples=1),
         ),
-        "DReG": simple("I(.., path_gradient=True)", "Tucker 2019", lambda _: recipes.dreg(num_samples=8)),
+        "DReG": simple("I(q, px, num_samples=8, path_gradient=True)", "Tucker 2019", lambda _: recipes.dreg(num_samples=8)),
     }  # fmt: skip
 
 
@@ -99,19 +100,23 @@ def priors_and_posteriors() -> dict[str, Method]:
     """Richer priors, richer posteriors, other latent spaces."""
     return {
         "VampPrior": vamp(),
-        "mixture prior": with_prior("mixture", init_mixture),
-        "coupling prior": with_prior("flow", lambda key: init_flow(vaejax.coupling_flow(key, LATENTS))),
-        "MAF prior": with_prior("flow", lambda key: init_flow(vaejax.masked_autoregressive_flow(key, LATENTS))),
-        "planar posterior": with_posterior("Planar", posteriors.planar_flow(4), "Rezende 2015"),
-        "radial posterior": with_posterior("Radial", posteriors.radial_flow(4), "Rezende 2015"),
-        "IAF posterior": with_posterior("inverse autoregressive", posteriors.autoregressive_flow(), "Kingma 2016"),
+        "mixture prior": with_prior("Mixture(weights, normals)", "Dilokthanakul 2016", init_mixture),
+        "coupling prior": with_prior(
+            "Transformed(base, coupling)", "Chen 2017", init_flow(partial(vaejax.coupling_flow, size=LATENTS))
+        ),
+        "MAF prior": with_prior(
+            "Transformed(base, maf)", "Papamakarios 2017", init_flow(partial(vaejax.masked_autoregressive_flow, size=LATENTS))
+        ),
+        "planar posterior": with_posterior("planar", posteriors.planar_flow(4), "Rezende 2015"),
+        "radial posterior": with_posterior("radial", posteriors.radial_flow(4), "Rezende 2015"),
+        "IAF posterior": with_posterior("iaf", posteriors.autoregressive_flow(), "Kingma 2016"),
         "full covariance": simple(
-            "elbo(encode -> MultivariateNormal, px)", "Rezende 2014", lambda _: recipes.vae(),
+            "E(lambda x: MultivariateNormal(loc, scale_tril), px)", "Rezende 2014", lambda _: recipes.vae(),
             model=net(posteriors.full_normal(LATENTS)),
         ),
         "Hamiltonian": hamiltonian(),
         "hyperspherical": simple(
-            "elbo(encode -> PowerSpherical, px, SphericalUniform(Z))", "Davidson 2018, De Cao 2020",
+            "E(lambda x: PowerSpherical(loc, concentration), px, SphericalUniform(8))", "Davidson 2018, De Cao 2020",
             lambda _: recipes.hyperspherical_vae(LATENTS), model=net(posteriors.power_spherical()),
             prior=lambda _: vaejax.SphericalUniform(LATENTS),
         ),
@@ -124,13 +129,15 @@ def likelihoods() -> dict[str, Method]:
     logistic, mixture = nets.likelihoods.discretized_logistic(LEVELS), nets.likelihoods.logistic_mixture(LEVELS, 3)
     count, spread = nets.likelihoods.poisson(), nets.likelihoods.negative_binomial()
     table = {
-        "discretized logistic": (logistic, "DiscretizedLogistic", "Kingma 2016"),
-        "logistic mixture": (mixture, "discretized_logistic_mixture", "Salimans 2017"),
-        "Poisson": (count, "Poisson", "Zhao 2020"),
-        "negative binomial": (spread, "NegativeBinomial", "Lopez 2018"),
-    }
+        "discretized logistic": (logistic, "DiscretizedLogistic(centre(z), width, 17, 3)", "Kingma 2016"),
+        "logistic mixture": (
+            mixture, "discretized_logistic_mixture(weights(z), centres(z), widths, 17, 3)", "Salimans 2017"
+        ),
+        "Poisson": (count, "Poisson(log_rate(z), 3)", "Zhao 2020"),
+        "negative binomial": (spread, "NegativeBinomial.from_mean(rate(z), dispersion, 3)", "Lopez 2018"),
+    }  # fmt: skip
     return {
-        name: simple(f"elbo(q, decode -> {family})", source, lambda _: recipes.vae(), model=net(likelihood=head))
+        name: simple(f"E(q, lambda z: {family})", source, lambda _: recipes.vae(), model=net(likelihood=head))
         for name, (head, family, source) in table.items()
     }
 
@@ -157,7 +164,7 @@ def geco() -> Method:
         return value, ({"multiplier": updated.multiplier, "reconstruction": -jnp.mean(terms.log_likelihood)}, updated)
 
     return Method(
-        "elbo(q, px, beta=1 / multiplier); update_geco", "Rezende 2018", model.init, loss, reconstruct_by(view),
+        "E(q, px, beta=1 / multiplier)", "Rezende 2018", model.init, loss, reconstruct_by(view),
         generate_by(view, standard_prior), log_bound_by(view, standard_prior), lambda key: vaejax.init_geco(),
         remark=lambda params, extra, test: f"multiplier {extra.multiplier:.2f}",
     )  # fmt: skip
@@ -173,7 +180,7 @@ def piwae() -> Method:
         return -jnp.mean(of_decoder.value) - jnp.mean(of_encoder.value), ({}, extra)
 
     return Method(
-        "I(freeze(q), px, bound=iwae_bound()) and I(q, freeze(px), bound=miwae_bound(4))", "Rainforth 2018", model.init,
+        "I(frozen_q, px, num_samples=8), I(q, frozen_px, num_samples=8, bound=miwae_bound(4))", "Rainforth 2018", model.init,
         loss, reconstruct_by(view), generate_by(view, standard_prior), log_bound_by(view, standard_prior),
     )  # fmt: skip
 
@@ -185,18 +192,18 @@ def vamp(components: int = 50) -> Method:
         return vaejax.vamp_prior(partial(model.encode, params), (LEVELS - 1) * jax.nn.sigmoid(params["pseudo_inputs"]))
 
     own = lambda key: {"pseudo_inputs": jax.random.normal(key, (components, 8, 8, 1))}
-    expression = "elbo(q, px, vamp_prior(q, u), kl=monte_carlo_kl)"
+    expression = "E(q, px, vamp_prior(q, pseudo_inputs), kl=monte_carlo_kl)"
     objective = lambda params: recipes.learned_prior_vae(prior(params))
     return simple(expression, "Tomczak 2018", objective, prior=prior, own=own)
 
 
-def with_prior(name: str, init: Any) -> Method:
-    """A prior whose parameters are learned along: `init(key)` gives them and what makes it of them."""
-    of = lambda params: init(jax.random.key(0))[1](params["prior"])
-    source = {"mixture": "Dilokthanakul 2016", "flow": "Chen 2017"}[name]
-    expression = f"elbo(q, px, {name}, kl=monte_carlo_kl)"
-    own = lambda key: {"prior": init(key)[0]}
-    return simple(expression, source, lambda params: recipes.learned_prior_vae(of(params)), prior=of, own=own)
+def with_prior(text: str, source: str, init: Callable[[Array], tuple[Params, Any]]) -> Method:
+    """A prior whose parameters are learned along: `init(key)` gives them, and what makes the prior of them."""
+    make = init(jax.random.key(0))[1]
+    prior = lambda params: make(params["prior"])
+    expression = f"E(q, px, {text}, kl=monte_carlo_kl)"
+    objective = lambda params: recipes.learned_prior_vae(prior(params))
+    return simple(expression, source, objective, prior=prior, own=lambda key: {"prior": init(key)[0]})
 
 
 def init_mixture(key: Array, components: int = 10) -> tuple[Params, Any]:
@@ -209,12 +216,13 @@ def init_mixture(key: Array, components: int = 10) -> tuple[Params, Any]:
     return params, make
 
 
-def init_flow(flow: Any) -> tuple[Params, Any]:
-    return flow, lambda flow: vaejax.Transformed(standard_prior({}), flow)
+def init_flow(make_flow: Callable[[Array], Any]) -> Callable[[Array], tuple[Params, Any]]:
+    """A flow is its own parameters."""
+    return lambda key: (make_flow(key), lambda flow: vaejax.Transformed(standard_prior({}), flow))
 
 
 def with_posterior(name: str, head: nets.Head, source: str) -> Method:
-    expression = f"elbo(encode -> Transformed(Normal, {name}), px, kl=monte_carlo_kl)"
+    expression = f"E(lambda x: Transformed(q(x), {name}), px, kl=monte_carlo_kl)"
     return simple(expression, source, lambda _: recipes.flow_vae(), model=net(head))
 
 
@@ -230,7 +238,7 @@ def hamiltonian() -> Method:
         return Pair(lambda x: vaejax.HamiltonianPosterior(pair.encode(x), log_joint, **tune(params)), pair.decode)
 
     own = lambda key: {"step": jnp.zeros(LATENTS), "temperature": jnp.full((), 2.0)}
-    expression = "elbo(encode -> HamiltonianPosterior(Normal, log p(x, z)), px, kl=monte_carlo_kl)"
+    expression = "E(lambda x: HamiltonianPosterior(q(x), log_joint, step_size), px, kl=monte_carlo_kl)"
     objective = lambda params: recipes.hamiltonian_vae(**tune(params))
     return simple(expression, "Caterini 2018", objective, own=own, view=view)
 
@@ -245,6 +253,6 @@ def gumbel(variables: int = 10, categories: int = 4) -> Method:
     )
     # Generated as it was trained: from relaxed one-hot vectors of the uniform prior.
     prior = lambda params: vaejax.RelaxedCategorical(jnp.zeros((variables, categories)), 0.5)
-    expression = "elbo(encode -> RelaxedCategorical, px, Categorical(0))"
+    expression = "E(lambda x: RelaxedCategorical(logits, 0.5), px_relaxed, Categorical(uniform))"
     objective = lambda _: recipes.gumbel_vae(variables, categories)
     return simple(expression, "Jang 2017, Maddison 2017", objective, model=model, prior=prior)

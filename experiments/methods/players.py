@@ -32,11 +32,11 @@ def players() -> dict[str, Method]:
     """Total correlation, the prior and the data themselves, each seen by a discriminator."""
     return {
         "FactorVAE": with_discriminator(
-            "A(q, px, add(kl(p0), scale(10, tc_from_discriminator(D))))", "Kim 2018",
+            "A(q, px, add(kl(p0), scale(5.0, tc_from_discriminator(D))))", "Kim 2018",
             lambda discriminate: recipes.factor_vae(discriminate=discriminate, weight=5.0), vaejax.permute_axes,
         ),
         "AAE, WAE-GAN": with_discriminator(
-            "A(d, px, scale(l, prior_ratio(D)))", "Makhzani 2016, Tolstikhin 2018",
+            "A(d, px, scale(5.0, prior_ratio(D)))", "Makhzani 2016, Tolstikhin 2018",
             lambda discriminate: recipes.adversarial_autoencoder(discriminate=discriminate, weight=5.0),
             lambda key, z: standard_prior({}).sample(key, z.shape[:1]), posterior=nets.heads.delta(),
         ),
@@ -125,6 +125,6 @@ def vae_gan() -> Method:
         return of_model + of_generator + of_discriminator, (metrics, extra)
 
     return Method(
-        "A(key, features(x), q, features(px), scale(w, kl(p0))); fool(D)", "Larsen 2016",
+        "autoencode(key, features(x), lambda _: q(x), lambda z: Normal(features(px(z).mean), 1.0), scale(0.1, kl(p0)))", "Larsen 2016",
         init_players(model, (64, 128, 64, 1)), loss, reconstruct_by(view), generate_by(view, standard_prior),
     )  # fmt: skip

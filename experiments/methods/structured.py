@@ -84,7 +84,7 @@ def ladder() -> Method:
         keys = jax.random.split(key, 20)
         return jnp.mean(jax.vmap(lambda key: terms(params, key, examples).value)(keys), axis=0)
 
-    expression = "ladder_elbo(key, x, q, px, priors, free_bits=0.5)"
+    expression = "ladder_elbo(key, x, q_layers, px_layers, priors, free_bits=0.5)"
     return Method(expression, "Sonderby 2016", init, loss, reconstruct, generate, log_bound)
 
 
@@ -132,7 +132,7 @@ def conditional() -> Method:
         value, _ = vaejax.negative_mean(objective(key, levels(examples), *labelled_pair(params)))
         return value, ({}, extra)
 
-    expression = "elbo(key, x, lambda x: q(x, y), lambda z: px(z, y))"
+    expression = "E(lambda x: q_of(x, y), lambda z: px_of(z, y))"
     return Method(expression, "Sohn 2015", init_labelled, loss, reconstruct_labelled, generate_labelled)
 
 
@@ -166,7 +166,7 @@ def semi_supervised() -> Method:
         return objective(params, key, examples, jnp.full(len(examples.labels), -1)).bound
 
     return Method(
-        "marginalize_label(vmap(lambda y: elbo(q(., y), px(., y))), classify(x), y)", "Kingma 2014 (M2)", init_labelled,
+        "marginalize_label(vmap(lambda y: E(lambda x: q_of(x, y), lambda z: px_of(z, y)).value)(all_labels), classify(x), y)", "Kingma 2014 (M2)", init_labelled,
         loss, reconstruct_labelled, generate_labelled, log_bound, examples=examples, remark=remark,
     )  # fmt: skip
 
@@ -185,6 +185,6 @@ def missing() -> Method:
         return value, ({}, extra)
 
     return Method(
-        "elbo(q, lambda z: Masked(px(z), observed))", "Nazabal 2020", model.init, loss, reconstruct_by(view),
+        "E(q, lambda z: Masked(px(z), observed))", "Nazabal 2020", model.init, loss, reconstruct_by(view),
         generate_by(view, standard_prior),
     )  # fmt: skip

@@ -84,6 +84,12 @@ def couplings(key, size=3, scale=0.5):
     return randomize(coupling_flow(init_key, size, num_layers=3, hidden_size=5), key, scale)
 
 
+def couplings_with_context(key, size=3):
+    init_key, key, context_key = jax.random.split(key, 3)
+    flow = coupling_flow(init_key, size, num_layers=2, hidden_size=5, context_size=2)
+    return with_context(randomize(flow, key, 0.5), jax.random.normal(context_key, (2,)))
+
+
 def mixed(key):
     planar_key, radial_key, coupling_key = jax.random.split(key, 3)
     parts = (planar(planar_key), Permutation((1, 2, 0)), Inverse(radial(radial_key)), coupling(coupling_key, swap=True))
@@ -99,6 +105,7 @@ FLOWS = {
     "coupling": coupling,
     "coupling, swapped": lambda key: coupling(key, swap=True),
     "coupling, size 2": lambda key: coupling(key, size=2),
+    "couplings with context": couplings_with_context,
     "autoregressive": autoregressive,
     "autoregressive, two layers and context": lambda key: autoregressive(key, 4, (5, 6), 2),
     "autoregressive, size 1": lambda key: autoregressive(key, 1),
@@ -505,6 +512,20 @@ def test_draws_are_differentiable_where_the_bases_are():
 
 
 NET = init_net(jax.random.key(0), (2, 4, 6))
+def test_couplings_see_the_context_of_each_example(x64):
+    """Two couplings move every axis, each by the context of its own example."""
+    flow = randomize(coupling_flow(jax.random.key(0), 3, num_layers=2, hidden_size=5, context_size=2), jax.random.key(1))
+    context, z = jnp.array([[0.3, -0.5], [1.0, 0.2]]), jnp.ones((4, 2, 3))
+    y, log_det = with_context(flow, context).forward(z)
+    for index in range(2):
+        alone = with_context(flow, context[index]).forward(z[:, index])
+        chex.assert_trees_all_close((y[:, index], log_det[:, index]), alone, rtol=1e-10)
+    slopes = jax.jacrev(lambda c: with_context(flow, c).forward(jnp.ones(3))[0])(context[0])
+    assert jnp.all(jnp.abs(slopes) > 1e-4)
+    with pytest.raises(ValueError, match="AffineCoupling: the flow needs a context of size 2"):
+        flow.forward(jnp.ones(3))
+
+
 CONTEXT_FLOW = inverse_autoregressive_flow(jax.random.key(0), 2, hidden_size=4, context_size=3)
 
 

@@ -14,6 +14,9 @@ from vaejax.distributions.spherical import PowerSpherical, SphericalUniform, uni
 
 log_prob = jax.jit(lambda d, value: d.log_prob(value))
 sample = jax.jit(lambda d, key, shape=(): d.sample(key, shape), static_argnums=2)
+mean = jax.jit(lambda d: d.mean)
+entropy = jax.jit(lambda d: d.entropy)
+kl = jax.jit(vaejax.kl_divergence)
 
 
 def circle(count=4000):
@@ -44,11 +47,11 @@ def test_integrals_over_the_circle_and_the_sphere(x64, size, concentration):
     mass = weights * np.exp(log_q)
     tolerance = 1e-5 if 0 < concentration < 1 else 1e-9  # a kink at the antipode
     chex.assert_trees_all_close(mass.sum(), 1.0, atol=tolerance)
-    chex.assert_trees_all_close(q.mean, mass @ points, atol=tolerance)
-    chex.assert_trees_all_close(q.entropy, -mass @ log_q, atol=tolerance)
+    chex.assert_trees_all_close(mean(q), mass @ points, atol=tolerance)
+    chex.assert_trees_all_close(entropy(q), -mass @ log_q, atol=tolerance)
     uniform = SphericalUniform(size)
     expected = mass @ (log_q - np.asarray(log_prob(uniform, points)))
-    chex.assert_trees_all_close(vaejax.kl_divergence(q, uniform), expected, atol=tolerance)
+    chex.assert_trees_all_close(kl(q, uniform), expected, atol=tolerance)
     chex.assert_trees_all_close(weights @ np.exp(log_prob(uniform, points)), 1.0, rtol=1e-9)
 
 
@@ -63,7 +66,7 @@ def test_projections_of_draws_follow_the_density(size, concentration, key):
     beta = (size - 1) / 2
     away = np.sum((draws - unit) ** 2, -1) / 4
     assert scipy.stats.kstest(away, scipy.stats.beta(beta, beta + concentration).cdf).statistic * 200 < 2.7
-    deviation = draws.mean(0) - np.asarray(PowerSpherical(loc, concentration).mean)
+    deviation = draws.mean(0) - np.asarray(mean(PowerSpherical(loc, concentration)))
     assert np.all(np.abs(deviation) < 5 * draws.std(0) / 200)
     # The covariance of the projection off loc is that of an isotropic vector.
     rest = draws - (draws @ unit)[:, None] * unit
@@ -84,7 +87,7 @@ def test_uniform_draws(size, key):
     loc = np.eye(size)[0]
     found = log_prob(PowerSpherical(loc, 0.0), np.concatenate([draws[:5], [-loc, loc]]))
     chex.assert_trees_all_close(found, np.full(7, -math.log(area)), rtol=1e-5)
-    chex.assert_trees_all_close(PowerSpherical(loc, 0.0).kl_divergence(SphericalUniform(size)), 0.0, atol=2e-6)
+    chex.assert_trees_all_close(kl(PowerSpherical(loc, 0.0), SphericalUniform(size)), 0.0, atol=2e-6)
 
 
 def test_divergence_is_the_mean_of_monte_carlo(key):
@@ -92,26 +95,35 @@ def test_divergence_is_the_mean_of_monte_carlo(key):
     q, p = PowerSpherical(loc, np.float32([0.7, 60.0])), SphericalUniform(4)
     x = sample(q, key, (50_000,))
     draws = np.asarray(log_prob(q, x) - log_prob(p, x))
-    deviation = (draws.mean(0) - np.asarray(vaejax.kl_divergence(q, p))) / (draws.std(0) / 50_000**0.5)
+    deviation = (draws.mean(0) - np.asarray(kl(q, p))) / (draws.std(0) / 50_000**0.5)
     assert np.all(np.abs(deviation) < 5)
+
+
+def figure(x):
+    return jnp.sin(x @ np.array([0.5, -1.0, 0.3])) + x[..., 1] * x[..., 2]
+
+
+def expectation(loc, concentration, points, weights):
+    return weights @ (jnp.exp(PowerSpherical(loc, concentration).log_prob(points)) * figure(points))
+
+
+SLOPES = jax.jit(jax.grad(expectation, (0, 1)))
+PATHS = jax.jit(
+    jax.vmap(jax.grad(lambda l, k, draw_key: figure(PowerSpherical(l, k).sample(draw_key)), (0, 1)), (None, None, 0))
+)
 
 
 @pytest.mark.parametrize("loc", [(1.0, 0.0, 0.0), (-1.0, 0.0, 0.0), (0.0, 0.6, 0.8), (0.5, -0.4, 0.7)])
 def test_path_gradients_are_those_of_the_expectation(x64, key, loc):
     """Also where loc is the axis itself: d/d theta E f(x) by quadrature, and by draws."""
-    points, weights = sphere()
-    weight = np.array([0.5, -1.0, 0.3])
-    f = lambda x: jnp.sin(x @ weight) + x[..., 1] * x[..., 2]
     loc, concentration = np.array(loc), 3.0
-    expectation = jax.jit(lambda l, k: weights @ (jnp.exp(PowerSpherical(l, k).log_prob(points)) * f(points)))
-    expected = jax.jit(jax.grad(expectation, (0, 1)))(loc, concentration)
-    paths = jax.jit(jax.vmap(jax.grad(lambda l, k, s: f(PowerSpherical(l, k).sample(s)), (0, 1)), (None, None, 0)))
-    for found, exact in zip(paths(loc, concentration, jax.random.split(key, 40_000)), expected, strict=True):
+    expected = SLOPES(loc, concentration, *sphere())
+    for found, exact in zip(PATHS(loc, concentration, jax.random.split(key, 40_000)), expected, strict=True):
         error = found.std(0) / 200
         assert np.all(np.abs(found.mean(0) - exact) < 5 * error + 1e-12)
 
 
-@pytest.mark.parametrize("size", [2, 5, 64])
+@pytest.mark.parametrize("size", [2, 5])
 def test_gradients_are_finite_at_the_extremes(size):
     def figures(loc, concentration):
         q = PowerSpherical(loc, concentration)
@@ -119,7 +131,7 @@ def test_gradients_are_finite_at_the_extremes(size):
         fixed = jnp.stack([jnp.eye(size)[0], -jnp.eye(size)[0]])
         return jnp.concatenate([x.ravel(), q.log_prob(x), q.log_prob(fixed), q.mean, jnp.stack([q.entropy])])
 
-    slopes = jax.jit(lambda l, k: (figures(l, k), jax.jacfwd(figures, (0, 1))(l, k), jax.jacrev(figures, (0, 1))(l, k)))
+    slopes = jax.jit(lambda l, k: (figures(l, k), jax.jacrev(figures, (0, 1))(l, k)))
     for loc in (np.eye(size)[0], -np.eye(size)[0], np.zeros(size), 1e-3 * np.ones(size)):
         for concentration in (0.0, 1e-3, 1.0, 1e6):
             chex.assert_tree_all_finite(slopes(np.float32(loc), np.float32(concentration)))
@@ -131,22 +143,22 @@ def test_single_precision_keeps_its_digits_at_high_concentration():
         single = q(np.float32)
         x = np.array([0.6, 1.0 / concentration**0.5, 0.8])
         x = np.float32(x / np.linalg.norm(x))
-        found = [single.entropy, single.log_prob(x), single.kl_divergence(SphericalUniform(3))]
+        found = [entropy(single), log_prob(single, x), kl(single, SphericalUniform(3))]
         found = np.asarray(jnp.stack(found), np.float64)
         with jax.enable_x64(True):
             double = q(np.float64)
             x = np.float64(x)
-            expected = [double.entropy, double.log_prob(x), double.kl_divergence(SphericalUniform(3))]
+            expected = [entropy(double), log_prob(double, x), kl(double, SphericalUniform(3))]
             expected = np.asarray(jnp.stack(expected))
         chex.assert_trees_all_close(found, expected, atol=2e-3)
 
 
 def test_unit_vectors_of_any_length_and_of_none():
     vectors = np.float32([[3.0, 4.0], [3e-30, 4e-30], [3e30, 4e30], [0.0, 0.0]])
-    chex.assert_trees_all_close(unit_vector(vectors), np.float32([[0.6, 0.8]] * 3 + [[0.0, 1.0]]), rtol=1e-6)
-    slope = jax.jacfwd(unit_vector)(jnp.array([3.0, 4.0]))
+    chex.assert_trees_all_close(jax.jit(unit_vector)(vectors), np.float32([[0.6, 0.8]] * 3 + [[0.0, 1.0]]), rtol=1e-6)
+    slope = jax.jit(jax.jacfwd(unit_vector))(jnp.array([3.0, 4.0]))
     chex.assert_trees_all_close(slope, (np.eye(2) - np.outer([0.6, 0.8], [0.6, 0.8])) / 5, atol=1e-6)
-    chex.assert_trees_all_equal(jax.jacrev(unit_vector)(jnp.zeros(2)), jnp.zeros((2, 2)))
+    chex.assert_trees_all_equal(jax.jit(jax.jacrev(unit_vector))(jnp.zeros(2)), jnp.zeros((2, 2)))
 
 
 @pytest.mark.parametrize("ranks", [(0, 0), (1, 0), (0, 1), (1, 1)])
@@ -154,12 +166,13 @@ def test_a_mapped_constructor_is_the_batched_one(ranks, key):
     loc = np.random.default_rng(0).normal(size=(4,) * (2 + ranks[0])).astype(np.float32)
     concentration = np.linspace(0.0, 5.0, 4 ** (1 + ranks[1])).reshape((4,) * (1 + ranks[1])).astype(np.float32)
     apart = [PowerSpherical(l, k) for l, k in zip(loc, concentration, strict=True)]
-    value = unit_vector(jnp.asarray(np.random.default_rng(1).normal(size=(4, *apart[0].batch_shape, 4)), jnp.float32))
+    value = np.random.default_rng(1).normal(size=(4, *apart[0].batch_shape, 4)).astype(np.float32)
+    value /= np.linalg.norm(value, axis=-1, keepdims=True)
     mapped = jax.vmap(PowerSpherical)(loc, concentration)
     expected = jnp.stack([log_prob(each, v) for each, v in zip(apart, value, strict=True)])
     chex.assert_trees_all_close(log_prob(mapped, value), expected, rtol=1e-5)
-    chex.assert_trees_all_close(mapped.mean, jnp.stack([each.mean for each in apart]), rtol=1e-5)
-    chex.assert_trees_all_close(mapped.entropy, jnp.stack([each.entropy for each in apart]), rtol=1e-5)
+    chex.assert_trees_all_close(mean(mapped), jnp.stack([mean(each) for each in apart]), rtol=1e-5)
+    chex.assert_trees_all_close(entropy(mapped), jnp.stack([entropy(each) for each in apart]), rtol=1e-5)
     chex.assert_shape(sample(mapped, key, (2,)), (2, *value.shape))
 
 

@@ -9,10 +9,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax.checks import check_array, check_count, check_event_shape, check_key, check_positive
+from vaejax.checks import check_count, check_event_shape, check_key, check_positive
 from vaejax.distributions._base import at_least_float32, distribution, static
 from vaejax.distributions.bijectors import Bijector, Chain, Inverse, Reverse, align_parameters
-from vaejax.distributions.coupling import apply_net, check_net, depth, init_net, net_ndims, scale_and_shift
+from vaejax.distributions.coupling import (
+    AffineCoupling,
+    apply_net,
+    check_context,
+    check_net,
+    depth,
+    init_net,
+    known_context,
+    net_ndims,
+    scale_and_shift,
+)
 from vaejax.types import Array, ArrayLike
 
 T = TypeVar("T")
@@ -39,7 +49,7 @@ class Autoregressive:
     Raises:
       ValueError: a context of another size than the weights', or none where there are weights for one.
 
-    Source: Kingma et al. 2016, Improving Variational Inference with Inverse Autoregressive Flow,
+    Source: Kingma et al. 2016, Improved Variational Inference with Inverse Autoregressive Flow,
     algorithm 1; for the masks Germain et al. 2015, MADE: Masked Autoencoder for Distribution Estimation.
 
     >>> import jax, jax.numpy as jnp
@@ -58,8 +68,7 @@ class Autoregressive:
         outputs = jnp.shape(self.params[f"bias_{depth(self.params) - 1}"])[-1]
         if outputs != 2 * self.size:
             raise ValueError(f"Autoregressive: params must end in 2 D = {2 * self.size} outputs; got {outputs}")
-        if self.context is not None:
-            self._check_context(self.context)
+        check_context("Autoregressive", self.params, self.context)
         align_parameters(self)
 
     @classmethod
@@ -83,22 +92,11 @@ class Autoregressive:
     @property
     def parameter_ndims(self) -> Mapping[str, Any]:
         """Those of the net, and a context that is a vector."""
-        return {"params": net_ndims(self.params)} | ({} if self.context is None else {"context": 1})
-
-    def _check_context(self, context: ArrayLike) -> None:
-        check_array("Autoregressive: context", context)
-        if "context" not in self.params:
-            raise ValueError("Autoregressive: the flow has no weights for a context; make it with context_size=")
-        expected, shape = jnp.shape(self.params["context"])[-2], jnp.shape(context)
-        if shape[-1:] != (expected,):
-            raise ValueError(f"Autoregressive: context must have {expected} as its last axis; got shape {shape}")
+        return net_ndims(self.params, self.context)
 
     def _scale_and_shift(self, z: Array) -> tuple[Array, Array]:
         """Log-scales and shifts, `[*S, *B, D]` each: those of axis i depend on z_<i alone."""
-        context = None if self.context is None else at_least_float32(self.context)[0]
-        if context is None and "context" in self.params:
-            size = self.params["context"].shape[-2]
-            raise ValueError(f"Autoregressive: the flow needs a context of size {size}: with_context(flow, context)")
+        context = known_context("Autoregressive", self.params, self.context)
         widths = [self.params[f"bias_{layer}"].shape[-1] for layer in range(depth(self.params) - 1)]
         masks = autoregressive_masks(self.size, widths, context is not None)
         return scale_and_shift(apply_net(self.params, z, masks, context), self.bound)
@@ -153,7 +151,7 @@ def inverse_autoregressive_flow(
       hidden_size: width of each net's hidden layer.
       context_size: C, the length of the context, or 0 for none.
 
-    Source: Kingma et al. 2016, Improving Variational Inference with Inverse Autoregressive Flow.
+    Source: Kingma et al. 2016, Improved Variational Inference with Inverse Autoregressive Flow.
 
     >>> import jax, jax.numpy as jnp
     >>> flow = inverse_autoregressive_flow(jax.random.key(0), 2, context_size=5)
@@ -196,10 +194,10 @@ def _with_reversals(layers: Sequence[Bijector]) -> Chain:
 
 
 def with_context(flow: T, context: ArrayLike) -> T:
-    """The flow with `context` in every autoregressive layer that has weights for one.
+    """The flow with `context` in every layer that has weights for one.
 
     Args:
-      flow: a bijector, usually a chain, whose `Autoregressive` layers are found at any depth.
+      flow: a bijector, usually a chain, whose `Autoregressive` and `AffineCoupling` layers are found at any depth.
       context: `[*B, C]`.
 
     Raises:
@@ -210,7 +208,7 @@ def with_context(flow: T, context: ArrayLike) -> T:
     >>> with_context(flow, jnp.ones((8, 5))).bijectors[0].context.shape
     (8, 5)
     """
-    is_layer = lambda node: isinstance(node, Autoregressive)
+    is_layer = lambda node: isinstance(node, Autoregressive | AffineCoupling)
     takes_context = lambda node: is_layer(node) and "context" in node.params
     if not any(takes_context(node) for node in jax.tree.leaves(flow, is_leaf=is_layer)):
         raise ValueError("with_context: no layer of the flow takes a context; make it with context_size=")

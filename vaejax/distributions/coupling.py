@@ -12,7 +12,7 @@ import numpy as np
 from vaejax.checks import check_array, check_count, check_event_shape, check_key, check_positive
 from vaejax.distributions._base import at_least_float32, distribution, static
 from vaejax.distributions.bijectors import Chain, align_parameters
-from vaejax.types import Array
+from vaejax.types import Array, ArrayLike
 
 
 @distribution
@@ -26,8 +26,10 @@ class AffineCoupling:
 
     Args:
       params: the net's arrays: `weight_0` `[K, H]`, `bias_0` `[H]`, `weight_1` `[H, 2 M]`, `bias_1` `[2 M]`, for K
-        kept and M moved axes; raw log-scales come before shifts. More layers go on as `weight_2`.
-        Stacked ones, as `jax.vmap` of `AffineCoupling.init` makes them, are batch axes `*B`.
+        kept and M moved axes; raw log-scales come before shifts. More layers go on as `weight_2`. There
+        is `context` `[C, H]` where the net takes one. Stacked ones, as `jax.vmap` of `AffineCoupling.init`
+        makes them, are batch axes `*B`.
+      context: what the net sees besides z, `[*B, C]`, or None; `with_context` attaches it.
       swap: whether the last K axes are kept instead of the first.
       bound: how large a log-scale can become.
 
@@ -40,27 +42,32 @@ class AffineCoupling:
     """
 
     params: Mapping[str, Array]
+    context: ArrayLike | None = None
     swap: bool = static(default=False)
     bound: float = static(default=5.0)
 
     def __post_init__(self) -> None:
         check_net("AffineCoupling", self.params)
         check_positive("AffineCoupling: bound", self.bound)
+        check_context("AffineCoupling", self.params, self.context)
         align_parameters(self)
 
     @classmethod
-    def init(cls, key: Array, size: int, *, hidden_size: int = 64, swap: bool = False) -> "AffineCoupling":
+    def init(
+        cls, key: Array, size: int, *, hidden_size: int = 64, context_size: int = 0, swap: bool = False
+    ) -> "AffineCoupling":
         """A layer for vectors of `size` axes, at least 2, that starts as the identity."""
         check_key(key, "AffineCoupling.init: key")
         check_count("AffineCoupling.init: size (a coupling keeps one part of the axes)", size, minimum=2)
         check_count("AffineCoupling.init: hidden_size", hidden_size)
+        check_count("AffineCoupling.init: context_size", context_size, minimum=0)
         kept = size - size // 2 if swap else size // 2
-        return cls(init_net(key, (kept, hidden_size, 2 * (size - kept))), swap)
+        return cls(init_net(key, (kept, hidden_size, 2 * (size - kept)), context_size), swap=swap)
 
     @property
     def parameter_ndims(self) -> Mapping[str, Any]:
-        """Those of the net."""
-        return {"params": net_ndims(self.params)}
+        """Those of the net, and a context that is a vector."""
+        return net_ndims(self.params, self.context)
 
     def _split(self, name: str, value: Array) -> tuple[Array, Array, Array, Array]:
         """The kept part, the moved part, its log-scales and its shifts."""
@@ -69,7 +76,8 @@ class AffineCoupling:
         (value,) = at_least_float32(value)
         stays = value[..., moved:] if self.swap else value[..., :kept]
         moves = value[..., :moved] if self.swap else value[..., kept:]
-        return stays, moves, *scale_and_shift(apply_net(self.params, stays), self.bound)
+        context = known_context("AffineCoupling", self.params, self.context)
+        return stays, moves, *scale_and_shift(apply_net(self.params, stays, context=context), self.bound)
 
     def _join(self, stays: Array, moves: Array) -> Array:
         stays = jnp.broadcast_to(stays, moves.shape[:-1] + stays.shape[-1:])
@@ -86,16 +94,18 @@ class AffineCoupling:
         return self._join(stays, (moves - shift) * jnp.exp(-log_scale)), jnp.sum(log_scale, axis=-1)
 
 
-def coupling_flow(key: Array, size: int, *, num_layers: int = 4, hidden_size: int = 64) -> Chain:
+def coupling_flow(key: Array, size: int, *, num_layers: int = 4, hidden_size: int = 64, context_size: int = 0) -> Chain:
     """Affine couplings that keep the first and the last axes by turns; it starts as the identity.
 
-    Both directions are fast: it serves as a posterior and as a prior.
+    Both directions are fast: it serves as a posterior, also with path gradients, and as a prior. With a context
+    size the encoder puts out a context along with the base: `Transformed(base, with_context(flow, context))`.
 
     Args:
       key: one typed PRNG key.
       size: D, the number of axes, at least 2.
       num_layers: how many couplings; 2 or more change every axis.
       hidden_size: width of each net's hidden layer.
+      context_size: C, the length of the context, or 0 for none.
 
     Source: Dinh, Sohl-Dickstein and Bengio 2017, Density estimation using Real NVP, section 3.
 
@@ -106,7 +116,8 @@ def coupling_flow(key: Array, size: int, *, num_layers: int = 4, hidden_size: in
     check_key(key, "coupling_flow: key")
     check_count("coupling_flow: num_layers", num_layers)
     keys = jax.random.split(key, num_layers)
-    init = lambda index: AffineCoupling.init(keys[index], size, hidden_size=hidden_size, swap=index % 2 == 1)
+    sizes = {"hidden_size": hidden_size, "context_size": context_size}
+    init = lambda index: AffineCoupling.init(keys[index], size, swap=index % 2 == 1, **sizes)
     return Chain(tuple(init(index) for index in range(num_layers)))
 
 
@@ -121,9 +132,30 @@ def depth(params: Mapping[str, Any]) -> int:
     return sum(name.startswith("weight_") for name in params)
 
 
-def net_ndims(params: Mapping[str, Any]) -> dict[str, int]:
-    """How many trailing axes of each array of a net are no batch axes."""
-    return {name: 1 if name.startswith("bias_") else 2 for name in params}
+def net_ndims(params: Mapping[str, Any], context: Any = None) -> dict[str, Any]:
+    """How many trailing axes of each array of a net, and of its context, are no batch axes."""
+    ndims = {"params": {name: 1 if name.startswith("bias_") else 2 for name in params}}
+    return ndims if context is None else {**ndims, "context": 1}
+
+
+def check_context(owner: str, params: Mapping[str, Any], context: Any) -> None:
+    """Raise where a context does not fit the weights for it; None is left to the use of the net."""
+    if context is None:
+        return
+    check_array(f"{owner}: context", context)
+    if "context" not in params:
+        raise ValueError(f"{owner}: the flow has no weights for a context; make it with context_size=")
+    expected, shape = jnp.shape(params["context"])[-2], jnp.shape(context)
+    if shape[-1:] != (expected,):
+        raise ValueError(f"{owner}: context must have {expected} as its last axis; got shape {shape}")
+
+
+def known_context(owner: str, params: Mapping[str, Any], context: ArrayLike | None) -> Array | None:
+    """The context in float32 or more; raises where the net has weights for one and there is none."""
+    if context is None and "context" in params:
+        size = params["context"].shape[-2]
+        raise ValueError(f"{owner}: the flow needs a context of size {size}: with_context(flow, context)")
+    return None if context is None else at_least_float32(context)[0]
 
 
 def init_net(key: Array, sizes: Sequence[int], context_size: int = 0) -> dict[str, Array]:

@@ -64,7 +64,8 @@ class Planar:
         check_event_shape("Planar.forward: z", z, parameter_shape(self.weight, self.direction), 1)
         z, w, u, b = at_least_float32(z, self.weight, self.direction, self.bias)
         u_hat, slope = _constrain(w, u)
-        t = jnp.sum(w * z, axis=-1) + b
+        # The larger factor first: jaxlib 0.10 compiles the sum of w * z wrongly for over 32768 vectors on a CPU.
+        t = jnp.sum(z * w, axis=-1) + b
         return z + u_hat * jnp.tanh(t)[..., None], jnp.log(_planar_slope(slope, t))
 
     def inverse(self, y: Array) -> tuple[Array, Array]:
@@ -72,7 +73,7 @@ class Planar:
         check_event_shape("Planar.inverse: y", y, parameter_shape(self.weight, self.direction), 1)
         y, w, u, b = at_least_float32(y, self.weight, self.direction, self.bias)
         u_hat, slope = _constrain(w, u)
-        t = _planar_root(slope, jnp.sum(w * y, axis=-1) + b)
+        t = _planar_root(slope, jnp.sum(y * w, axis=-1) + b)
         return y - u_hat * jnp.tanh(t)[..., None], jnp.log(_planar_slope(slope, t))
 
 
