@@ -4,8 +4,8 @@ Shows: that a posterior which need not be a diagonal Normal costs fewer nats: af
 of the encoder, trained with path gradients. The noise of those vanishes as the posterior becomes the true one, which a
 flow comes close enough to for it to matter; couplings are as fast backwards, where the path gradient needs the density.
 Command: make train EXPERIMENT=static_mnist_flow ARGS="--folder FOLDER"
-Source: Rezende and Mohamed 2015, Variational Inference with Normalizing Flows; Dinh et al. 2017, Density estimation using
-  Real NVP (couplings); Roeder et al. 2017, Sticking the Landing (path gradients).
+Source: Rezende and Mohamed 2015, Variational Inference with Normalizing Flows; Dinh et al. 2017, Density estimation
+  using Real NVP (couplings); Roeder et al. 2017, Sticking the Landing (path gradients).
 """
 
 import dataclasses
@@ -28,6 +28,7 @@ class Settings(static_mnist.Settings):
 
 def build(settings: Settings) -> experiment.Experiment:
     """The nets of static_mnist_vae, whose posterior is moved by a flow."""
+    static_mnist.check_unweighted(settings)
     dataset = static_mnist.load(settings)
     posterior = nets.posteriors.coupling_flow(settings.flow_layers, settings.flow_hidden_size)
     model = nets.mlp(dataset.shape, settings.latent_size, hidden_sizes=settings.hidden_sizes, posterior=posterior)

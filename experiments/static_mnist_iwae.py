@@ -26,6 +26,7 @@ class Settings(static_mnist.Settings):
 
 def build(settings: Settings) -> experiment.Experiment:
     """The nets of static_mnist_vae and the importance-weighted bound."""
+    static_mnist.check_unweighted(settings)
     dataset = static_mnist.load(settings)
     model = nets.mlp(dataset.shape, settings.latent_size, hidden_sizes=settings.hidden_sizes)
     iwae = recipes.iwae(num_samples=settings.num_samples, path_gradient=settings.path_gradient)

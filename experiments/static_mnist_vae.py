@@ -13,6 +13,7 @@ import dataclasses
 import os
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import optax
@@ -58,7 +59,7 @@ def compose(
 
     def report(params: Params, key: Array, x: Array) -> evaluation.Terms:
         bound = recipes.iwae(prior(params), num_samples=settings.report_samples)
-        return bound(key, x, partial(model.encode, params), partial(model.decode, params))
+        return bound(key, x, partial(model.encode, params), partial(model.decode, params), map_samples=in_chunks)
 
     steps = settings.epochs * data.count_steps(len(dataset.train.images), settings.batch_size)
     return experiment.Experiment(
@@ -70,6 +71,17 @@ def compose(
         prior=prior,
         report=report,
     )
+
+
+def in_chunks(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Map over the samples twenty at a time, so that the memory does not grow with their number."""
+    return lambda *samples: jax.lax.map(lambda each: function(*each), samples, batch_size=20)
+
+
+def check_unweighted(settings: Settings) -> None:
+    """Raise where a weight is asked of a KL term by a bound that has none."""
+    if settings.beta != 1.0:
+        raise ValueError(f"beta must be 1, since this bound has no KL term to weigh; got {settings.beta}")
 
 
 def standard_prior(settings: Settings) -> Callable[[Params], Distribution]:

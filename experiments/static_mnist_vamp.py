@@ -41,5 +41,8 @@ def build(settings: Settings) -> experiment.Experiment:
     def prior(params: Params) -> Distribution:
         return vamp_prior(partial(model.encode, params), jnp.clip(params["pseudo_inputs"], 0.0, 1.0))
 
-    method = lambda params: partial(recipes.learned_prior_vae(prior(params)), num_samples=settings.num_samples)
+    def method(params: Params) -> recipes.Objective:
+        learned = recipes.learned_prior_vae(prior(params))
+        return partial(learned, num_samples=settings.num_samples, beta=settings.beta)
+
     return static_mnist.compose(settings, dataset, model._replace(init=init), method, prior)

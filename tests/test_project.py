@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import vaejax
-from vaejax import data, distributions, evaluation, nets, objectives, report, testing, training
+from vaejax import data, distributions, evaluation, generation, nets, objectives, recipes, report, testing, training
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "vaejax"
@@ -79,7 +79,10 @@ assert not jax._src.xla_bridge.backends_are_initialized()
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-PUBLIC = [vaejax, distributions, objectives, testing, nets, nets.heads, data, training, evaluation, report.figures]
+PUBLIC = [
+    vaejax, distributions, objectives, recipes, testing, nets, nets.heads, nets.posteriors, nets.likelihoods, data,
+    training, evaluation, generation, report.figures,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("module", PUBLIC, ids=lambda m: m.__name__)

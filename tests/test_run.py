@@ -1,5 +1,6 @@
 """Experiments as a user runs them: the command line, the run folder, and what goes wrong."""
 
+import functools
 import io
 import json
 import os
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 import rich.console
 
+import vaejax
 from vaejax import cli, experiment, outcome, progress, run, training
 from vaejax.data.binarized_mnist import COUNTS
 from vaejax.data.idx import FILES
@@ -207,6 +209,23 @@ def test_data_outside_the_support_are_refused_before_training():
     grey = built._replace(model=built.model, prepare=lambda key, images: jax.numpy.asarray(images) / 16.0)
     with pytest.raises(ValueError, match=r"data set digits must be in the support of the likelihood Categorical; got"):
         run.check_fit(grey, settings)
+
+
+def test_an_objective_that_couples_the_batch_needs_a_report_and_says_so_before_training():
+    module = experiment.load_experiment("digits_vae")
+    settings = module.Settings()
+    built = module.build(settings)
+
+    def objective(params, key, x):
+        encode, decode = (functools.partial(f, params) for f in (built.model.encode, built.model.decode))
+        return vaejax.recipes.beta_tc_vae(dataset_size=1437)(key, x, encode, decode)
+
+    coupled = built._replace(objective=objective)
+    with pytest.raises(
+        ValueError, match=r"figures of a single test example: tc_decomposition couples.*report of its own"
+    ):
+        run.check_fit(coupled, settings)
+    run.check_fit(coupled._replace(report=built.objective), settings)
 
 
 def test_the_plane_is_read_as_it_is_drawn():

@@ -49,7 +49,6 @@ from vaejax.objectives import (
     CodebookState,
     CodebookUsage,
     GecoState,
-    MarginalTerms,
     VectorQuantized,
     add,
     autoencode,
@@ -102,7 +101,7 @@ from vaejax.objectives import (
     update_geco,
     vector_quantize,
 )
-from vaejax.types import AutoencodeTerms, Bound, ElboTerms, ImportanceTerms, LadderTerms
+from vaejax.types import AutoencodeTerms, Bound, ElboTerms, ImportanceTerms, LadderTerms, MarginalTerms
 
 __version__ = "0.1.0"
 

@@ -1,6 +1,6 @@
 """What a trained experiment has to show: its test figures and its pictures."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,24 +26,33 @@ class TestSet(NamedTuple):
     white: float  # the largest value of x
     noise_key: Array  # for the figures
     sample_key: Array  # for the pictures
+    mean_key: Array  # for the means of posteriors that have none in closed form
 
 
 def prepare_test_set(experiment: Experiment) -> TestSet:
     """Prepare the test images with a fixed key, so that all runs are measured on the same x."""
-    prepare_key, noise_key, sample_key = jax.random.split(jax.random.key(EVALUATION_SEED), 3)
+    keys = jax.random.split(jax.random.key(EVALUATION_SEED), 4)
+    prepare_key, noise_key, sample_key, mean_key = keys
     x = experiment.prepare(prepare_key, experiment.dataset.test.images)
-    return TestSet(x, float(jnp.max(x)), noise_key, sample_key)
+    return TestSet(x, float(jnp.max(x)), noise_key, sample_key, mean_key)
 
 
 def measure(experiment: Experiment, params: Params) -> tuple[dict[str, Estimate], int]:
-    """The test figures with their standard errors, and the number of active units.
+    """The test figures with their standard errors, and the number of active units."""
+    x, white, noise_key, *_ = prepare_test_set(experiment)
+    figures = example_figures(experiment, white)
+    evaluate_test = jax.jit(lambda params, key, x: evaluate(key, x, partial(figures, params)))
+    return evaluate_test(params, noise_key, x), int(active_units(encode_means(experiment, params)))
 
-    To the parts of the objective comes `squared_error`: from x to the mean of p(x|z) at the posterior
+
+def example_figures(experiment: Experiment, white: float) -> Callable[[Params, Array, Array], dict[str, Array]]:
+    """`(params, key, x)` to the figures of one example, by name.
+
+    To the parts of what is reported comes `squared_error`: from x to the mean of p(x|z) at the posterior
     mean, summed over the image, with white as 1.
     """
-    x, white, noise_key, _ = prepare_test_set(experiment)
 
-    def objective(params: Params, key: Array, x: Array) -> dict[str, Array]:
+    def figures(params: Params, key: Array, x: Array) -> dict[str, Array]:
         report_key, mean_key = jax.random.split(key)
         # A batch of one, whose noise and value do not depend on others.
         each = per_example((experiment.report or experiment.objective)(params, report_key, x[None]))
@@ -51,15 +60,14 @@ def measure(experiment: Experiment, params: Params) -> tuple[dict[str, Estimate]
         error = (x - experiment.model.decode(params, z).mean) / white  # type: ignore[attr-defined]
         return {name: values[0] for name, values in each.items()} | {"squared_error": jnp.sum(error**2)}
 
-    evaluate_test = jax.jit(lambda params, key, x: evaluate(key, x, partial(objective, params)))
-    return evaluate_test(params, noise_key, x), int(active_units(encode_means(experiment, params)))
+    return figures
 
 
 def encode_means(experiment: Experiment, params: Params) -> Array:
     """The posterior means of the test set, `[N, *Z]`."""
-    x, _, _, sample_key = prepare_test_set(experiment)
+    x, *_, mean_key = prepare_test_set(experiment)
     encode = lambda pair: posterior_mean(pair[0], experiment.model.encode(params, pair[1]))
-    keys = jax.random.split(sample_key, len(x))
+    keys = jax.random.split(mean_key, len(x))
     return jax.jit(lambda keys, x: jax.lax.map(encode, (keys, x), batch_size=min(500, len(x))))(keys, x)
 
 
@@ -71,7 +79,7 @@ def posterior_mean(key: Array, q: Any, num_samples: int = 256) -> Array:
 
 def draw(experiment: Experiment, params: Params, history: Sequence[Chunk], folder: Path) -> Iterator[Path]:
     """Draw the pictures of a run into its folder, and yield their paths."""
-    x, white, _, sample_key = prepare_test_set(experiment)
+    x, white, _, sample_key, _ = prepare_test_set(experiment)
     decode = partial(jax.jit(experiment.model.decode), params)
     means = encode_means(experiment, params)
 

@@ -19,7 +19,7 @@ from vaejax.data import batch_indices, count_steps
 from vaejax.evaluation import Estimate, batch_metrics
 from vaejax.experiment import Experiment, Settings, load_experiment
 from vaejax.objectives import negative_mean
-from vaejax.outcome import draw, measure
+from vaejax.outcome import draw, example_figures, measure
 from vaejax.training import (
     Chunk,
     TrainState,
@@ -150,6 +150,11 @@ def check_fit(experiment: Experiment, settings: Settings) -> None:
             expected = f"in the support of the likelihood {type(likelihood).__name__}"
             check_support(f"the data set {dataset.name}", x, likelihood.support, expected)
     jax.eval_shape(make_loss(experiment), params, key, dataset.train.images[: settings.batch_size])
+    try:
+        jax.eval_shape(example_figures(experiment, 1.0), params, key, x[0])
+    except ValueError as error:
+        hint = "give the experiment a report of its own"
+        raise ValueError(f"the figures of a single test example: {error}; {hint}") from error
 
 
 def load_run(folder: str | os.PathLike[str]) -> tuple[Experiment, Settings, TrainState]:

@@ -115,3 +115,11 @@ class LadderTerms(NamedTuple):
     posterior: tuple[Distribution, ...]  # L of them; those below the top belong to the draws above them
     latents: tuple[Array, ...]  # L of [K, *B, *Z_l], or [*B, *Z_l] where num_samples is None
     kl_per_layer: Array  # [L, *B]
+
+
+class MarginalTerms(NamedTuple):
+    """The parts of a bound on `log p(x)` or `log p(x, y)`, one number per example, in nats."""
+
+    value: Array  # [*B] bound + weight * log q(y|x) where the label is known, higher is better
+    bound: Array  # [*B] on log p(x, y) where the label is known, on log p(x) elsewhere
+    log_label: Array  # [*B] log q(y|x) where the label is known, 0 elsewhere

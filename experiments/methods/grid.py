@@ -177,7 +177,7 @@ def piwae() -> Method:
     def loss(params: Params, extra: Extra, key: Array, examples: data.Split) -> Any:
         objective = recipes.piwae(num_samples=8, groups=4)
         of_decoder, of_encoder = objective(params, key, levels(examples), model.encode, model.decode)
-        return -jnp.mean(of_decoder.value) - jnp.mean(of_encoder.value), ({}, extra)
+        return vaejax.negative_mean(of_decoder)[0] + vaejax.negative_mean(of_encoder)[0], ({}, extra)
 
     return Method(
         "I(frozen_q, px, num_samples=8), I(q, frozen_px, num_samples=8, bound=miwae_bound(4))", "Rainforth 2018", model.init,
@@ -193,7 +193,7 @@ def vamp(components: int = 50) -> Method:
 
     own = lambda key: {"pseudo_inputs": jax.random.normal(key, (components, 8, 8, 1))}
     expression = "E(q, px, vamp_prior(q, pseudo_inputs), kl=monte_carlo_kl)"
-    objective = lambda params: recipes.learned_prior_vae(prior(params))
+    objective = lambda params: recipes.vamp_vae((LEVELS - 1) * jax.nn.sigmoid(params["pseudo_inputs"]))
     return simple(expression, "Tomczak 2018", objective, prior=prior, own=own)
 
 

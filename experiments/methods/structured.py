@@ -153,7 +153,8 @@ def semi_supervised() -> Method:
     def loss(params: Params, extra: Extra, key: Array, examples: data.Split) -> Any:
         labels = jnp.asarray(examples.labels, jnp.int32)
         terms = objective(params, key, examples, jnp.where(labels == UNKNOWN, -1, labels))
-        return -jnp.mean(terms.value), ({}, extra)
+        value, _ = vaejax.negative_mean(terms)
+        return value, ({}, extra)
 
     def examples(split: data.Split) -> data.Split:
         return split._replace(labels=np.where(np.arange(len(split.labels)) % 10 == 0, split.labels, UNKNOWN))
@@ -176,15 +177,17 @@ def missing() -> Method:
     model = net()
     view: View = lambda params, extra, x: Pair(partial(model.encode, params), partial(model.decode, params))
 
+    def examples(split: data.Split) -> data.Split:
+        seen = np.random.default_rng(0).random(split.images.shape) < 0.5
+        return split._replace(images=np.where(seen, split.images, UNKNOWN))
+
     def loss(params: Params, extra: Extra, key: Array, examples: data.Split) -> Any:
-        mask_key, terms_key = jax.random.split(key)
-        x = levels(examples)
-        observed = jax.random.bernoulli(mask_key, 0.5, x.shape)
-        objective = recipes.missing_data_vae(observed)
-        value, _ = vaejax.negative_mean(objective(terms_key, jnp.where(observed, x, 0), *view(params, extra, x)))
+        observed = levels(examples) != UNKNOWN
+        x = jnp.where(observed, levels(examples), 0)
+        value, _ = vaejax.negative_mean(recipes.missing_data_vae(observed)(key, x, *view(params, extra, x)))
         return value, ({}, extra)
 
     return Method(
         "E(q, lambda z: Masked(px(z), observed))", "Nazabal 2020", model.init, loss, reconstruct_by(view),
-        generate_by(view, standard_prior),
+        generate_by(view, standard_prior), examples=examples,
     )  # fmt: skip

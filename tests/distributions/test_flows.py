@@ -512,9 +512,13 @@ def test_draws_are_differentiable_where_the_bases_are():
 
 
 NET = init_net(jax.random.key(0), (2, 4, 6))
+
+
 def test_couplings_see_the_context_of_each_example(x64):
     """Two couplings move every axis, each by the context of its own example."""
-    flow = randomize(coupling_flow(jax.random.key(0), 3, num_layers=2, hidden_size=5, context_size=2), jax.random.key(1))
+    flow = randomize(
+        coupling_flow(jax.random.key(0), 3, num_layers=2, hidden_size=5, context_size=2), jax.random.key(1)
+    )
     context, z = jnp.array([[0.3, -0.5], [1.0, 0.2]]), jnp.ones((4, 2, 3))
     y, log_det = with_context(flow, context).forward(z)
     for index in range(2):

@@ -236,3 +236,22 @@ def test_bad_keys_and_shapes_of_samples_are_named():
         q.sample(jax.random.PRNGKey(0))
     with pytest.raises(TypeError, match="sample_shape must be a tuple"):
         q.sample(jax.random.key(0), 5)
+
+
+def test_a_mapped_constructor_is_the_batched_one():
+    """As many examples as latents: a step size for each example must not become one for each latent."""
+    loc, step_size = jax.random.normal(jax.random.key(0), (2, 2)), jnp.array([1e-6, 1.0])
+    target = Normal(jnp.ones(2), 0.5)
+    make = lambda loc, step: HamiltonianPosterior(Normal(loc, 1.0), target.log_prob, step, num_steps=2)
+    batched = HamiltonianPosterior(Normal(loc, 1.0), target.log_prob, step_size[:, None], num_steps=2)
+    draws = [q.sample_and_log_prob(jax.random.key(1)) for q in (jax.vmap(make)(loc, step_size), batched)]
+    chex.assert_trees_all_close(*draws, rtol=1e-5)
+
+
+def test_a_base_that_does_not_say_its_event_axes():
+    import numpyro.distributions as numpyro
+
+    base = numpyro.StudentT(5.0, jnp.zeros((4, 2)), 1.0).to_event(1)
+    target = Normal(jnp.ones((4, 2)), 0.5)
+    z, log_q = HamiltonianPosterior(base, target.log_prob, 0.1).sample_and_log_prob(jax.random.key(0), (3,))
+    assert (z.shape, log_q.shape) == ((3, 4, 2), (3, 4))

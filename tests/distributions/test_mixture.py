@@ -176,13 +176,22 @@ def test_bad_input_raises(make, error, found):
         make()
 
 
-def test_components_that_do_not_say_their_event_axes_are_refused():
-    class Mine:
-        def sample(self, key, sample_shape=()): ...
-        def log_prob(self, value): ...
+def test_components_that_do_not_say_their_event_axes_show_them_by_their_draws():
+    """A density of one number for each vector, whoever wrote it."""
 
-    with pytest.raises(TypeError, match="must say their event_ndims; Mine does not"):
-        Mixture(jnp.zeros(2), Mine())
+    class Mine:
+        def sample(self, key, sample_shape=()):
+            return NORMALS.sample(key, sample_shape)
+
+        def log_prob(self, value):
+            return NORMALS.log_prob(value)
+
+    mine, ours = Mixture(jnp.zeros(3), Mine()), Mixture(jnp.zeros(3), NORMALS)
+    assert mine.event_ndims == 1
+    chex.assert_trees_all_equal(mine.log_prob(jnp.ones(2)), ours.log_prob(jnp.ones(2)))
+
+
+NORMALS = Normal(jnp.arange(6.0).reshape(3, 2), 1.0)
 
 
 def test_vamp_prior_is_the_mean_of_the_posteriors_at_the_pseudo_inputs(x64, key):

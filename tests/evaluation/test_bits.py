@@ -137,7 +137,7 @@ def call(objective="elbo", likelihood=None, bin_width=None, num_dimensions=SIZE,
         ({"likelihood": UNIFORM["numpyro's levels"][1], "x": LEVELS, "bin_width": 1.0}, ValueError, "is discrete"),
         ({"likelihood": UNIFORM["another of numpyro's"][1], "x": LEVELS, "bin_width": 1.0}, ValueError, "is discrete"),
         ({"likelihood": vaejax.OptimalNormal(jnp.zeros((3, SIZE))), "bin_width": 1 / 256}, TypeError,
-         "OptimalNormal does not integrate to one"),
+         "OptimalNormal is no normalised likelihood"),
         ({"num_dimensions": 0, "bin_width": 1 / 256}, ValueError, "num_dimensions must be at least 1; got 0"),
         ({"num_dimensions": (28, 28), "bin_width": 1 / 256}, TypeError, "num_dimensions must be an integer"),
     ],
@@ -153,3 +153,21 @@ def test_a_penalised_reconstruction_is_no_bound():
     for wrong in (terms, terms.value):
         with pytest.raises(TypeError, match="is no bound on log p"):
             evaluation.bits_per_dimension(wrong, likelihood, SIZE, bin_width=1 / 256)
+
+
+def test_formulas_that_are_no_bound_have_no_bits(key):
+    """A point has no divergence, a relaxed posterior not that of its draws, and a mask hides dimensions."""
+    uniform = lambda z: vaejax.Categorical(jnp.zeros((5, 3, 256)))
+    x = jnp.zeros((5, 3), jnp.uint8)
+    point, relaxed = vaejax.Delta(jnp.zeros((5, 2))), vaejax.RelaxedCategorical(jnp.zeros((5, 2, 4)), 0.5)
+    quantized = vaejax.vector_quantize(jnp.zeros((4, 2)), jnp.zeros((5, 2)))
+    discrete = vaejax.Categorical(jnp.zeros((2, 4)))
+    for q, prior in ((point, vaejax.standard_normal), (quantized, vaejax.standard_normal), (relaxed, discrete)):
+        terms = vaejax.elbo(jax.random.clone(key), x, lambda x, q=q: q, uniform, prior)
+        with pytest.raises(TypeError, match="no bound on log p"):
+            evaluation.bits_per_dimension(terms, uniform(None), 3)
+        assert set(evaluation.per_example(terms)) == {"reconstruction", "penalty"}
+    terms = vaejax.elbo(jax.random.clone(key), x, lambda x: vaejax.Normal(jnp.zeros((5, 2)), 1.0), uniform)
+    masked = vaejax.Masked(uniform(None), jnp.ones((5, 3)))
+    with pytest.raises(TypeError, match="Masked is no normalised likelihood of all of x"):
+        evaluation.bits_per_dimension(terms, masked, 3)

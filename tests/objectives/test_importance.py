@@ -223,6 +223,25 @@ def test_path_gradients_leave_the_values_and_the_decoders_gradient_alone(oracle,
     chex.assert_trees_all_close(plain, path, rtol=1e-5)
 
 
+def test_the_other_parts_have_their_own_gradient_or_none(oracle, x):
+    """What is made of the latents besides the weights is not scaled, and the parts are for looking at."""
+
+    def part(loc, path_gradient, read):
+        options = {"num_samples": 5, "path_gradient": path_gradient}
+        return read(bound_of(oracle, x, Normal(loc, WRONG.scale), jax.random.key(0), **options))
+
+    def slopes(read):
+        return [jax.grad(part)(WRONG.loc, flag, read) for flag in (False, True)]
+
+    plain, path = slopes(lambda terms: jnp.sum(terms.latents**3))
+    chex.assert_trees_all_close(plain, path, rtol=1e-5)
+    # A penalty on the latents adds its gradient to the bound's.
+    bound, both = (slopes(read)[1] for read in (lambda t: t.value, lambda t: t.value + jnp.sum(t.latents**3)))
+    chex.assert_trees_all_close(both, bound + path, rtol=1e-4)
+    for read in (lambda terms: terms.log_likelihood, lambda terms: terms.kl):
+        chex.assert_trees_all_equal(slopes(read)[1], jnp.zeros(2))
+
+
 def test_path_gradients_pass_through_every_way_of_mapping(oracle, x):
     def value(loc, map_samples):
         q = Normal(loc, WRONG.scale)
@@ -234,6 +253,18 @@ def test_path_gradients_pass_through_every_way_of_mapping(oracle, x):
     chex.assert_trees_all_close(jax.value_and_grad(value)(WRONG.loc, chunked), expected, rtol=1e-5)
     jitted = jax.jit(jax.value_and_grad(partial(value, map_samples=jax.vmap)))(WRONG.loc)
     chex.assert_trees_all_close(jitted, expected, rtol=1e-5)
+
+
+def test_renyi_keeps_its_digits_between_the_series_and_the_formula():
+    """In single precision, with weights a thousand nats away: against double precision."""
+    log_weights = np.random.default_rng(0).normal(-1000.0, 1.0, (6, 3))
+    for alpha in (1 - 1.1e-4, 1 - 1e-3, 0.99, 0.9, 0.5, 1 + 2e-4, 1.3):
+        power = 1 - alpha
+        exact = -1000 + np.log(np.mean(np.exp(power * (log_weights + 1000)), axis=0)) / power
+        value = vaejax.renyi_bound(alpha).reduce(jnp.asarray(log_weights, jnp.float32))
+        np.testing.assert_allclose(value, exact, atol=3e-4)
+    with pytest.raises(ValueError, match="alpha must be finite; got nan"):
+        vaejax.renyi_bound(float("nan"))
 
 
 def test_weights_that_underflow_have_finite_gradients():

@@ -155,6 +155,9 @@ BAD = {
     "priors no functions": ({"priors": [vaejax.standard_normal]}, TypeError, "priors must be a sequence of functions"),
     "a layer of numbers": ({"encode": lambda x: [lambda above, p: x]}, TypeError, "encode must return a distribution"),
     "weights of three layers": ({"beta": jnp.ones(3)}, ValueError, r"beta must have shape \(\) or \(1,\)"),
+    "a penalty on the batch": (
+        {"kl": lambda p: vaejax.free_bits(p)}, ValueError, r"kl must give one number per example, shape \(5,\).*free_bits"
+    ),
     "negative free bits": ({"free_bits": -1.0}, ValueError, "free_bits must be at least 0"),
     "another batch": (
         {"encode": lambda x: [lambda above, p: Normal(jnp.zeros((7, 2)), 1.0)]}, ValueError, "one log-probability"

@@ -181,3 +181,30 @@ def test_the_semi_supervised_model_on_the_oracle(x64, key):
         known = jnp.where(label >= 0, jnp.take_along_axis(joint, jnp.maximum(label, 0)[:, None], axis=1)[:, 0], 0.0)
         exact = jnp.where(label >= 0, known, jax.nn.logsumexp(joint, axis=1))
         chex.assert_trees_all_close(terms.bound, exact, atol=1e-9, rtol=0)
+
+
+def test_labels_that_cannot_be_are_refused():
+    values, logits = jnp.zeros((3, 2)), jnp.zeros((2, 3))
+    with pytest.raises(TypeError, match="signed integers, negative where unknown; got uint8"):
+        vaejax.marginalize_label(values, logits, jnp.array([1, 255], jnp.uint8))
+    with pytest.raises(ValueError, match="label must be below the 3 classes; got values from 1 to 3"):
+        vaejax.marginalize_label(values, logits, jnp.array([1, 3]))
+    ruled_out = vaejax.marginalize_label(values, logits.at[0, 1].set(-jnp.inf), jnp.array([-1, -1]))
+    chex.assert_trees_all_close(ruled_out.bound, jnp.array([jnp.log(2 / 3), 0.0]), atol=1e-6)
+
+
+def test_draws_that_cannot_be_shuffled_are_refused(key):
+    with pytest.raises(ValueError, match=r"a batch axis of at least 2 and latent axes; got shape \(1, 3\)"):
+        vaejax.permute_axes(key, jnp.ones((1, 3)))
+
+
+def test_bad_rates_of_a_constraint_are_refused_and_bad_steps_ignored():
+    state = vaejax.update_geco(vaejax.init_geco(), jnp.array([-3.0]), target=0.0)
+    kept = vaejax.update_geco(state, jnp.array([jnp.nan]), target=0.0)
+    chex.assert_trees_all_equal(kept, state)
+    for options, message in [({"rate": -1.0}, "rate must be at least 0"), ({"decay": 2.0}, "decay must be below 1")]:
+        with pytest.raises(ValueError, match=message):
+            vaejax.update_geco(state, jnp.array([-3.0]), target=0.0, **options)
+    for multiplier in (0.0, -1.0):
+        with pytest.raises(ValueError, match="geco: multiplier must be positive"):
+            vaejax.recipes.geco(multiplier=multiplier)

@@ -149,7 +149,7 @@ CASES = {
         recipes.renyi_vae(num_samples=4, alpha=0.5), encode, lambda t: 2 * log_mean_exp(0.5 * log_weights(t)),
     ),
     "vamp_vae": (
-        recipes.vamp_vae(encode, X[:3]), encode,
+        recipes.vamp_vae(X[:3]), encode,
         lambda t: log_likelihood(t.latents) - encode(X).log_prob(t.latents)
         + log_mean_exp(np.stack([encode(X[i]).log_prob(t.latents) for i in range(3)])),
     ),
@@ -234,6 +234,32 @@ def test_each_net_of_piwae_has_its_own_bound():
     chex.assert_trees_all_close(gradient["encoder"], jax.grad(alone)(params, miwae)["encoder"], rtol=1e-4)
 
 
+def test_a_learned_prior_of_piwae_is_counted_once():
+    by_params = lambda params, x: Normal(jnp.tanh(x @ WEIGHT), 0.5)
+    back = lambda params, z: Normal(z @ BACK, 0.7)
+
+    def both(loc):
+        objective = recipes.piwae(Normal(loc, 1.0), num_samples=4, groups=2)
+        return sum(jnp.sum(terms.value) for terms in objective({}, jax.random.key(0), X, by_params, back))
+
+    def alone(loc):
+        objective = recipes.iwae(Normal(loc, 1.0), num_samples=4)
+        return jnp.sum(objective(jax.random.key(0), X, partial(by_params, {}), partial(back, {})).value)
+
+    chex.assert_trees_all_close(jax.grad(both)(PRIOR.loc), jax.grad(alone)(PRIOR.loc), rtol=1e-5)
+
+
+def test_what_a_hamiltonian_vae_returns_is_of_use_outside(key):
+    terms = jax.jit(lambda k: recipes.hamiltonian_vae()(k, X, encode, decode))(jax.random.key(0))
+    chex.assert_trees_all_close(terms.posterior.mean, encode(X).loc, rtol=1e-6)
+    assert terms.posterior.sample(key).shape == (SIZE, LATENT)
+
+
+def test_weights_of_info_vae_are_refused_where_they_reward_a_discrepancy():
+    with pytest.raises(ValueError, match=r"alpha . weight - 1, the weight of the MMD, must be at least 0"):
+        recipes.info_vae(alpha=0.5, weight=0.2)
+
+
 def test_a_conditional_vae_passes_its_condition_to_both_nets():
     condition = jnp.arange(6.0)[:, None]
     with_condition = lambda x, c: Normal(x @ WEIGHT + c, 0.5)
@@ -289,7 +315,7 @@ TRACED = {
     "factor_vae": lambda v: recipes.factor_vae(discriminate=discriminate, weight=v),
     "dip_vae_i": lambda v: recipes.dip_vae_i(off_diagonal=v, diagonal=v),
     "dip_vae_ii": lambda v: recipes.dip_vae_ii(off_diagonal=v, diagonal=v),
-    "info_vae": lambda v: recipes.info_vae(alpha=v, weight=v),
+    "info_vae": lambda v: recipes.info_vae(alpha=v, weight=1 + v),
     "wae_mmd": lambda v: recipes.wae_mmd(weight=v),
     "adversarial_autoencoder": lambda v: recipes.adversarial_autoencoder(discriminate=discriminate, weight=v),
     "vae_gan": lambda v: recipes.vae_gan(features=jnp.sin, weight=v),

@@ -93,6 +93,15 @@ def sum_event(array: Array, event_ndims: int) -> Array:
     return jnp.sum(array, axis=tuple(range(-event_ndims, 0)))
 
 
+def event_ndims_of(distribution: Any) -> int:
+    """How many event axes a distribution has: ours say `event_ndims`, numpyro's `event_dim`; else its draws show it."""
+    known = getattr(distribution, "event_ndims", getattr(distribution, "event_dim", None))
+    if known is not None:
+        return known
+    draw = jax.eval_shape(lambda: distribution.sample(jax.random.key(0)))
+    return len(draw.shape) - len(jax.eval_shape(distribution.log_prob, draw).shape)
+
+
 def parameter_shape(*parameters: ArrayLike) -> Shape:
     """The shape that the parameters broadcast to."""
     return jnp.broadcast_shapes(*(jnp.shape(parameter) for parameter in parameters))

@@ -37,6 +37,11 @@ class Delta:
         """The mean, `[*B, *E]`."""
         return jnp.asarray(self.value)
 
+    @property
+    def variance(self) -> Array:
+        """Zero, `[*B, *E]`."""
+        return jnp.zeros_like(self.mean)
+
     def support(self, value: Array) -> Array:
         """Elementwise: equal to the point."""
         return jnp.asarray(value) == self.value

@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from vaejax.checks import check_array, check_callable, check_count, check_distribution, check_positive, check_support
-from vaejax.distributions._base import distribution, draw_shape, static
-from vaejax.distributions.interop import as_native
+from vaejax.distributions._base import distribution, draw_shape, event_ndims_of, static
 from vaejax.types import Array, ArrayLike, Distribution, Shape
 
 
@@ -30,7 +29,8 @@ class HamiltonianPosterior:
       log_joint: z `[*B, Z]` to `log p(x|z) + log p(z)` `[*B]`; examples must not see each other.
       step_size: e, positive, `[]` or broadcast against z; may be learned.
       num_steps: how many leapfrog steps.
-      inverse_temperature: b in (0, 1], below 1 for a hot start: the quadratic cooling of the paper.
+      inverse_temperature: b in (0, 1], below 1 for a hot start and the quadratic cooling of the paper, which is
+        what tightens the bound: at 1 the steps conserve energy and only carry draws elsewhere.
 
     Raises:
       TypeError, ValueError: no distribution, no function, a step size that is not positive, no steps, b outside (0, 1].
@@ -62,11 +62,16 @@ class HamiltonianPosterior:
         check_support(
             "HamiltonianPosterior: inverse_temperature", temperature, lambda b: (b > 0) & (b <= 1), "in (0, 1]"
         )
+        # The rank of a draw, so that jax.vmap puts its axis of either in front of all the others.
+        rank = len(jax.eval_shape(lambda: self.base.sample(jax.random.key(0))).shape)
+        for name in ("step_size", "inverse_temperature"):
+            shape = jnp.shape(getattr(self, name))
+            object.__setattr__(self, name, jnp.reshape(getattr(self, name), (1,) * (rank - len(shape)) + shape))
 
     @property
     def event_ndims(self) -> int:
         """That of the base."""
-        return as_native(self.base).event_ndims  # type: ignore[attr-defined]
+        return event_ndims_of(self.base)
 
     def sample(self, key: Array, sample_shape: Shape = ()) -> Array:
         """Draw `[*S, *B, Z]`."""

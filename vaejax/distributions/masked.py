@@ -42,6 +42,9 @@ class Masked:
     -2.0
     """
 
+    # How many elements are observed differs by the example: it is no likelihood of all of x.
+    is_normalized = False
+
     base: Distribution
     mask: ArrayLike
 

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vaejax.checks import check_array, check_count, check_distribution, check_event_shape, is_concrete
-from vaejax.distributions._base import at_least_float32, distribution, draw_shape, static, sum_event
+from vaejax.checks import check_array, check_count, check_distribution, check_event_shape, is_array, is_concrete
+from vaejax.distributions._base import at_least_float32, distribution, draw_shape, event_ndims_of, static, sum_event
 from vaejax.types import Array, ArrayLike, Distribution, Encode, Shape
 
 
@@ -48,7 +48,7 @@ class Mixture:
     def __post_init__(self) -> None:
         check_array("Mixture: logits", self.logits)
         check_distribution("Mixture: components must be", self.components)
-        ndims, shape = _event_axes(self.components), value_shape(self.components)
+        ndims, shape = event_ndims_of(self.components), value_shape(self.components)
         if jnp.ndim(self.logits) == 0 or len(shape) <= ndims or jnp.shape(self.logits)[-1] != shape[-ndims - 1]:
             raise ValueError(
                 f"Mixture: the last axis of logits and the last batch axis of the components must be equally long; "
@@ -68,8 +68,13 @@ class Mixture:
     def batch_shape(self) -> Shape:
         """The batch axes of the mixtures, before `event_ndims` makes any of them event axes."""
         shape = value_shape(self.components)
-        own = shape[: len(shape) - _event_axes(self.components) - 1]
+        own = shape[: len(shape) - event_ndims_of(self.components) - 1]
         return jnp.broadcast_shapes(jnp.shape(self.logits)[:-1], own)
+
+    @property
+    def is_normalized(self) -> bool:
+        """Whether the density integrates to one: where the components' do."""
+        return bool(getattr(self.components, "is_normalized", True))
 
     @property
     def is_discrete(self) -> bool:
@@ -79,14 +84,14 @@ class Mixture:
     @property
     def mean(self) -> Array:
         """The weighted mean of the components' means, `[*B, *E]`."""
-        ndims = _event_axes(self.components)
+        ndims = event_ndims_of(self.components)
         logits, means = at_least_float32(self.logits, self.components.mean)  # type: ignore[attr-defined]
         weights = jax.nn.softmax(logits)
         return jnp.sum(weights.reshape(weights.shape + (1,) * ndims) * means, axis=-ndims - 1)
 
     def support(self, value: Array) -> Array:
         """Elementwise: in the support of any component."""
-        ndims = _event_axes(self.components)
+        ndims = event_ndims_of(self.components)
         expanded = jnp.expand_dims(value, -ndims - 1)
         inside: Array = self.components.support(expanded)  # type: ignore[attr-defined]
         # numpyro's supports of vectors give one truth value for each vector.
@@ -96,7 +101,7 @@ class Mixture:
 
     def sample(self, key: Array, sample_shape: Shape = ()) -> Array:
         """Draw `[*S, *B, *E]`: a component by its weight, then its value."""
-        batch, ndims = self.batch_shape, _event_axes(self.components)
+        batch, ndims = self.batch_shape, event_ndims_of(self.components)
         shape = draw_shape("Mixture", key, sample_shape, batch, self.event_ndims - ndims)
         choice_key, value_key = jax.random.split(key)
         (logits,) = at_least_float32(self.logits)
@@ -107,7 +112,7 @@ class Mixture:
 
     def log_prob(self, value: Array) -> Array:
         """Log-density in nats, `[*S, *B]`."""
-        ndims, shape = _event_axes(self.components), value_shape(self.components)
+        ndims, shape = event_ndims_of(self.components), value_shape(self.components)
         whole = self.batch_shape + shape[len(shape) - ndims :]
         check_event_shape("Mixture.log_prob: value", value, whole, self.event_ndims)
         expanded = eagerly(lambda v: jnp.expand_dims(v, -ndims - 1), value)
@@ -168,14 +173,6 @@ def eagerly(function: Callable[..., Array], *arrays: Any) -> Array:
     return function(*arrays)
 
 
-def _event_axes(components: Any) -> int:
-    """How many event axes the components have: ours say `event_ndims`, numpyro's `event_dim`."""
-    ndims = getattr(components, "event_ndims", getattr(components, "event_dim", None))
-    if ndims is None:
-        raise TypeError(f"Mixture: components must say their event_ndims; {type(components).__name__} does not")
-    return ndims
-
-
 def _align(mixture: Mixture, own: Shape) -> None:
     """Give the logits and the components, over `own` = `[*B, C]`, one rank, as `align_ranks` does.
 
@@ -186,7 +183,9 @@ def _align(mixture: Mixture, own: Shape) -> None:
         shape = (1,) * (len(own) - ndims) + jnp.shape(mixture.logits)
         object.__setattr__(mixture, "logits", jnp.reshape(mixture.logits, shape))
     batched = all(
-        jnp.ndim(leaf) >= len(own) and all(a in (1, b) for a, b in zip(jnp.shape(leaf), own, strict=False))
+        is_array(leaf)
+        and jnp.ndim(leaf) >= len(own)
+        and all(a in (1, b) for a, b in zip(jnp.shape(leaf), own, strict=False))
         for leaf in jax.tree.leaves(mixture.components)
     )
     if ndims > len(own) and batched and hasattr(mixture.components, "event_ndims"):
@@ -198,7 +197,7 @@ def _align(mixture: Mixture, own: Shape) -> None:
 def _draw_apart(components: Any, key: Array, sample_shape: Shape, batch: Shape) -> Array:
     """Draw `[*S, *batch, C, *E]`, apart also along batch axes over which the components are broadcast."""
     own, rank, ndims = value_shape(components), len(batch), len(sample_shape)
-    batch_rank = len(own) - _event_axes(components) - 1
+    batch_rank = len(own) - event_ndims_of(components) - 1
     own_batch, rest = (1,) * (rank - batch_rank) + own[:batch_rank], own[batch_rank:]
     # Along each batch axis either the components or, where they have but one, the draws are several.
     repeats = tuple(wanted if there == 1 else 1 for wanted, there in zip(batch, own_batch, strict=True))

@@ -49,6 +49,9 @@ class RelaxedCategorical:
     (8,)
     """
 
+    # kl_divergence is that of the underlying categories, and not of the draws.
+    has_exact_kl = False
+
     logits: ArrayLike
     temperature: ArrayLike
     event_ndims: int = static(default=2)

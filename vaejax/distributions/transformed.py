@@ -1,12 +1,10 @@
 """The distribution of a transformed draw: a normalizing flow as posterior or prior."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from vaejax.checks import check_distribution, check_support
-from vaejax.distributions._base import distribution, draw_shape
+from vaejax.distributions._base import distribution, draw_shape, event_ndims_of
 from vaejax.distributions.bijectors import Bijector, check_bijector, with_batch_ndims
 from vaejax.types import Array, Distribution, Shape
 
@@ -47,9 +45,9 @@ class Transformed:
     def __post_init__(self) -> None:
         check_distribution("Transformed: base must be", self.base)
         check_bijector("Transformed: bijector must be", self.bijector)
-        if _event_ndims(self.base) != 1:
+        if event_ndims_of(self.base) != 1:
             hint = " (numpyro: .to_event(1))" if hasattr(self.base, "to_event") else ""
-            raise ValueError(f"Transformed: base must have 1 event axis; got {_event_ndims(self.base)}{hint}")
+            raise ValueError(f"Transformed: base must have 1 event axis; got {event_ndims_of(self.base)}{hint}")
         if getattr(self.base, "is_discrete", False):
             raise ValueError(f"Transformed: base must be continuous; got {type(self.base).__name__}, which is discrete")
         draw = jax.eval_shape(lambda: self.base.sample(jax.random.key(0)))
@@ -70,6 +68,11 @@ class Transformed:
     def has_rsample(self) -> bool:
         """Whether draws are differentiable in the parameters: where the base's are."""
         return getattr(self.base, "has_rsample", True)
+
+    @property
+    def is_normalized(self) -> bool:
+        """Whether the density integrates to one: where the base's does."""
+        return getattr(self.base, "is_normalized", True)
 
     def support(self, value: Array) -> Array:
         """Elementwise: finite."""
@@ -92,8 +95,3 @@ class Transformed:
         check_support("Transformed.log_prob: value", value, self.support, "finite")
         z, log_det = self.bijector.inverse(value)
         return self.base.log_prob(z) - log_det
-
-
-def _event_ndims(base: Any) -> int:
-    """The number of event axes, which numpyro calls `event_dim`."""
-    return getattr(base, "event_ndims", getattr(base, "event_dim", 1))

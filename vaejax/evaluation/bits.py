@@ -6,8 +6,8 @@ import jax.numpy as jnp
 
 from vaejax.checks import check_count
 from vaejax.distributions import as_native
-from vaejax.evaluation.metrics import Terms
-from vaejax.types import Array, AutoencodeTerms, Distribution
+from vaejax.evaluation.metrics import Terms, is_bound
+from vaejax.types import Array, Distribution, ImportanceTerms
 
 
 def bits_per_dimension(
@@ -27,7 +27,8 @@ def bits_per_dimension(
         must then have been dequantized by noise of that width. Not for a discrete likelihood.
 
     Raises:
-      TypeError: terms whose value is no bound on log p(x); a likelihood that is not normalised.
+      TypeError: terms whose value is no bound on log p(x), those of a point or of a relaxed posterior among them
+        (importance_bound takes the latter); a likelihood that is not normalised, or of some elements only.
       ValueError: a density without a bin width, or a discrete likelihood with one.
 
     Source: Theis, van den Oord and Bethge 2016, A note on the evaluation of generative models, section 3.1.
@@ -40,16 +41,12 @@ def bits_per_dimension(
     8.0
     """
     check_count("bits_per_dimension: num_dimensions", num_dimensions)
+    bound = _bound(terms)
     native = as_native(likelihood)
     name = type(native).__name__
-    if isinstance(terms, AutoencodeTerms) or not hasattr(terms, "kl"):
-        raise TypeError(
-            "bits_per_dimension: the value of these terms is no bound on log p(x), so it has no unit to convert; use "
-            "the terms of elbo, importance_bound or ladder_elbo"
-        )
     if not getattr(native, "is_normalized", True):
         raise TypeError(
-            f"bits_per_dimension: {name} does not integrate to one, so its values are no likelihoods in bits"
+            f"bits_per_dimension: {name} is no normalised likelihood of all of x, so its values have no bits"
         )
     discrete = getattr(native, "is_discrete", False)
     if discrete and bin_width is not None:
@@ -59,5 +56,14 @@ def bits_per_dimension(
             f"bits_per_dimension: {name} is a density, so bin_width must be the width of one level of x, such as "
             f"1/256; got {bin_width}"
         )
-    bound = terms.value if hasattr(terms, "log_weights") else terms.log_likelihood - terms.kl
     return -bound / (num_dimensions * math.log(2)) - jnp.log2(1.0 if bin_width is None else bin_width)
+
+
+def _bound(terms: Terms) -> Array:
+    """The bound on log p(x) that the terms hold, without beta or free bits; raises where they hold none."""
+    if is_bound(terms):
+        return terms.value if isinstance(terms, ImportanceTerms) else terms.log_likelihood - terms.kl
+    raise TypeError(
+        "bits_per_dimension: the value of these terms is no bound on log p(x), so it has no unit to convert; use "
+        "the terms of elbo, importance_bound or ladder_elbo with posteriors that have a density"
+    )

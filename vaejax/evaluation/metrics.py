@@ -1,18 +1,18 @@
 """From the terms of an objective to the numbers that are logged and reported."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import jax
 import jax.numpy as jnp
 
 from vaejax.checks import check_count, check_key
-from vaejax.distributions import kl_per_axis, standard_normal
+from vaejax.distributions import as_native, kl_per_axis, standard_normal
 from vaejax.evaluation.latents import active_units
-from vaejax.types import Array, AutoencodeTerms, Distribution, ElboTerms, ImportanceTerms, LadderTerms
+from vaejax.types import Array, AutoencodeTerms, Distribution, ElboTerms, ImportanceTerms, LadderTerms, MarginalTerms
 
 # What an objective returns.
-Terms = AutoencodeTerms | ElboTerms | ImportanceTerms | LadderTerms
+Terms = AutoencodeTerms | ElboTerms | ImportanceTerms | LadderTerms | MarginalTerms
 
 # How the figures are called where a person reads them, in the order in which they are shown.
 LABELS = {
@@ -36,14 +36,27 @@ def per_example(terms: Terms) -> dict[str, Array]:
     """The parts of an objective as costs in nats, `[*B]` each, lower is better.
 
     For a variational autoencoder `negative_elbo = reconstruction + kl`, whatever the beta or the free bits it was
-    trained with, and for a bound of several samples also `negative_bound`; for any other objective
-    `reconstruction` and `penalty`.
+    trained with, and for a bound of several samples also `negative_bound`; for any other objective, also the
+    ELBO's formula with a point for a posterior, `reconstruction` and `penalty`.
     """
+    if isinstance(terms, MarginalTerms):
+        return {"negative_bound": -terms.bound}
     reconstruction = -terms.log_likelihood
-    if isinstance(terms, AutoencodeTerms):
-        return {"reconstruction": reconstruction, "penalty": jnp.broadcast_to(terms.penalty, reconstruction.shape)}
-    parts = {"negative_elbo": reconstruction + terms.kl, "reconstruction": reconstruction, "kl": terms.kl}
-    return {"negative_bound": -terms.value, **parts} if isinstance(terms, ImportanceTerms) else parts
+    if is_bound(terms):
+        parts = {"negative_elbo": reconstruction + terms.kl, "reconstruction": reconstruction, "kl": terms.kl}
+        return {"negative_bound": -terms.value, **parts} if isinstance(terms, ImportanceTerms) else parts
+    penalty = terms.penalty if isinstance(terms, AutoencodeTerms) else terms.kl
+    return {"reconstruction": reconstruction, "penalty": jnp.broadcast_to(penalty, reconstruction.shape)}
+
+
+def is_bound(terms: Terms) -> TypeGuard[ElboTerms | ImportanceTerms | LadderTerms]:
+    """Whether log_likelihood - kl, or the value of an importance bound, is a lower bound on log p(x) in expectation."""
+    if not isinstance(terms, ElboTerms | ImportanceTerms | LadderTerms):
+        return False
+    posteriors = terms.posterior if isinstance(terms, LadderTerms) else (terms.posterior,)
+    natives = [as_native(each) for each in posteriors]
+    exact = isinstance(terms, ImportanceTerms) or all(getattr(each, "has_exact_kl", True) for each in natives)
+    return exact and not any(getattr(each, "is_point", False) for each in natives)
 
 
 def batch_metrics(terms: Terms, prior: Distribution | None = standard_normal) -> dict[str, Array]:
@@ -58,6 +71,8 @@ def batch_metrics(terms: Terms, prior: Distribution | None = standard_normal) ->
       hierarchy); `active_units` counts within the batch (left out where the posterior has no mean).
     """
     metrics = {name: jnp.mean(values) for name, values in per_example(terms).items()}
+    if isinstance(terms, MarginalTerms):
+        return metrics
     batch_ndims = jnp.ndim(terms.log_likelihood)
     if isinstance(terms, LadderTerms):
         return {**metrics, "kl_per_layer": jnp.mean(terms.kl_per_layer.reshape(len(terms.kl_per_layer), -1), axis=1)}

@@ -18,7 +18,7 @@ MakeModule = Callable[[nnx.Rngs], Callable[[Array], Array]]
 class Model(NamedTuple):
     """An encoder and a decoder as pure functions, in the manner of an optax transformation.
 
-    The parameters are nested dicts of arrays. There is no other state.
+    The parameters are nested dicts of arrays (a flow among them is its own pytree). There is no other state.
     """
 
     init: Callable[[Array], Params]  # key -> params

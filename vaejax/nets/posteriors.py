@@ -34,6 +34,8 @@ def full_normal(size: int, bound: Bound | None = bound_log_scale) -> Head:
     check_count("full_normal: size", size)
 
     def distribution(_: Params, raw: Array, event_ndims: int) -> Distribution:
+        if raw.shape[-2] != size:
+            raise ValueError(f"full_normal: size must be the number of latents, {raw.shape[-2]}; got {size}")
         rows = raw[..., 1:]
         diagonal = jnp.exp(bounded(jnp.diagonal(rows, axis1=-2, axis2=-1), bound))
         return MultivariateNormal(raw[..., 0], jnp.tril(rows, -1) + diagonal[..., None] * jnp.eye(size))
@@ -108,7 +110,7 @@ def power_spherical() -> Head:
 
 
 def relaxed_categorical(temperature: ArrayLike = 0.5) -> Head:
-    """Relaxed one-hot vectors, for latents of shape `(N, L)`: N variables of L levels, a logit each.
+    """Relaxed one-hot vectors, for latents of shape `(N, L)` (see `make_model`): N variables of L levels, a logit each.
 
     Source: Jang, Gu and Poole 2017, Categorical Reparameterization with Gumbel-Softmax.
     """

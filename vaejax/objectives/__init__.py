@@ -31,7 +31,7 @@ from vaejax.objectives.finite_scalar import finite_scalar_codes, finite_scalar_i
 from vaejax.objectives.geco import GecoState, init_geco, update_geco
 from vaejax.objectives.importance import importance_bound
 from vaejax.objectives.ladder import ladder_elbo, ladder_sample, precision_weighted
-from vaejax.objectives.marginal import MarginalTerms, marginalize_label
+from vaejax.objectives.marginal import marginalize_label
 from vaejax.objectives.quantization import VectorQuantized, residual_quantize, vector_quantize
 from vaejax.objectives.quantization_losses import codebook_loss, commitment_loss
 from vaejax.objectives.regularizers import (
@@ -51,7 +51,6 @@ __all__ = [
     "CodebookState",
     "CodebookUsage",
     "GecoState",
-    "MarginalTerms",
     "VectorQuantized",
     "add",
     "autoencode",

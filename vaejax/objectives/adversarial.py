@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from vaejax.checks import check_callable, check_key
+from vaejax.distributions._base import at_least_float32
 from vaejax.types import Array, Distribution, Regularizer
 
 # Points [B, *Z] to logits [B].
@@ -64,15 +65,24 @@ def discriminator_loss(discriminate: Discriminate, first: Array, second: Array) 
     """
     check_callable("discriminator_loss: discriminate", discriminate)
     first, second = jax.lax.stop_gradient((first, second))
-    return jnp.mean(jax.nn.softplus(-discriminate(first))) + jnp.mean(jax.nn.softplus(discriminate(second)))
+    of_first, of_second = at_least_float32(discriminate(first), discriminate(second))
+    return jnp.mean(jax.nn.softplus(-of_first)) + jnp.mean(jax.nn.softplus(of_second))
 
 
 def permute_axes(key: Array, z: Array) -> Array:
     """Shuffle each latent axis over the batch by itself: draws of `prod_i q(z_i)` from draws of q(z), `[B, *Z]`.
 
+    The first axis is the batch: fold the sample axis of `num_samples=K` into it first, for draws of one example
+    shuffled among themselves are no draws of the product.
+
+    Raises:
+      ValueError: a single example, which cannot be shuffled.
+
     Source: Kim and Mnih 2018, Disentangling by Factorising, algorithm 1.
     """
     check_key(key)
+    if z.ndim < 2 or z.shape[0] < 2:
+        raise ValueError(f"permute_axes: z must have a batch axis of at least 2 and latent axes; got shape {z.shape}")
     return jax.random.permutation(key, z, axis=0, independent=True)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from vaejax.checks import check_callable, check_count, check_distribution, check_nonnegative, check_positive
 from vaejax.distributions import by_axis, sized, standard_normal
+from vaejax.distributions._base import at_least_float32
 from vaejax.objectives.draws import batch_of
 from vaejax.objectives.regularizers import check_batch
 from vaejax.types import Array, ArrayLike, Distribution, Regularizer
@@ -161,7 +162,8 @@ def mmd_to(prior: Distribution = standard_normal, kernel: Kernel | None = None) 
     def penalty(key: Array, q: Distribution, z: Array) -> Array:
         check_batch("mmd_to", batch_of(q, z))
         size = z.shape[0]
-        codes, draws = z.reshape(size, -1), sized(prior, z.shape[1:]).sample(key, (size,)).reshape(size, -1)
+        codes, draws = at_least_float32(z, sized(prior, z.shape[1:]).sample(key, (size,)))
+        codes, draws = codes.reshape(size, -1), draws.reshape(size, -1)
         return _mean_pair(kernel(codes, codes)) + _mean_pair(kernel(draws, draws)) - 2 * jnp.mean(kernel(codes, draws))
 
     return penalty

@@ -16,11 +16,12 @@ from vaejax.types import (
     ImportanceTerms,
     LadderTerms,
     MapSamples,
+    MarginalTerms,
     Regularizer,
     Shape,
 )
 
-Terms = TypeVar("Terms", bound=AutoencodeTerms | ElboTerms | ImportanceTerms | LadderTerms)
+Terms = TypeVar("Terms", bound=AutoencodeTerms | ElboTerms | ImportanceTerms | LadderTerms | MarginalTerms)
 
 
 def autoencode(

@@ -93,14 +93,19 @@ def renyi_bound(alpha: ArrayLike) -> Bound:
     of Tucker et al. 2019.
     """
     check_array("renyi_bound: alpha", alpha)
+    if is_concrete(alpha) and not np.all(np.isfinite(alpha)):
+        raise ValueError(f"renyi_bound: alpha must be finite; got {alpha}")
 
     def reduce(log_weights: Array) -> Array:
-        # Around alpha = 1 the formula is 0/0; its series is mean + (1 - alpha) / 2 variance.
+        # Around alpha = 1 the formula is 0/0, and its logarithms cancel far earlier than that.
         power = 1 - jnp.asarray(alpha, log_weights.dtype)
-        near_one = jnp.abs(power) < 1e-4
-        safe = jnp.where(near_one, 1.0, power)
-        series = jnp.mean(log_weights, axis=0) + power / 2 * jnp.var(log_weights, axis=0)
-        return jnp.where(near_one, series, _log_mean_exp(safe * log_weights) / safe)
+        mean = jnp.mean(log_weights, axis=0)
+        near_one, safe = jnp.abs(power) < 1e-4, jnp.where(jnp.abs(power) < 1e-4, 1.0, power)
+        series = power / 2 * jnp.var(log_weights, axis=0)
+        tempered = safe * (log_weights - mean)
+        small = jnp.max(jnp.abs(tempered), axis=0) < 1.0
+        close = jnp.log1p(jnp.mean(jnp.expm1(jnp.where(small, tempered, 0.0)), axis=0)) / safe
+        return mean + jnp.where(near_one, series, jnp.where(small, close, _log_mean_exp(tempered) / safe))
 
     def path_scale(log_weights: Array) -> Array:
         power = 1 - jnp.asarray(alpha, log_weights.dtype)

@@ -30,12 +30,13 @@ def draw(key: Array, q: Any, sample_shape: Shape = ()) -> tuple[Array, Array | N
     return z, log_q
 
 
+@jax.tree_util.register_pytree_node_class
 class Drawn:
     """A posterior that remembers the log-density of one of its draws.
 
     A regularizer such as `monte_carlo_kl` asks for `q.log_prob(z)` at the very z that was drawn. A flow
     would have to invert itself for the answer, which it knew when it made z; a Hamiltonian posterior
-    knows it at no other point.
+    knows it at no other point. Where a transformation takes it apart, it forgets, and the posterior answers.
     """
 
     def __init__(self, q: Distribution, z: Array, log_q: Array):
@@ -43,6 +44,15 @@ class Drawn:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__wrapped__, name)
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], None]:
+        """The posterior, the draw and its log-density."""
+        return (self.__wrapped__, self._z, self._log_q), None
+
+    @classmethod
+    def tree_unflatten(cls, _: None, children: Any) -> "Drawn":
+        """Of `tree_flatten`."""
+        return cls(*children)
 
     def sample(self, key: Array, sample_shape: Shape = ()) -> Array:
         """Draw from the posterior."""

@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from vaejax.checks import check_positive
+from vaejax.checks import check_nonnegative, check_positive, is_concrete
 from vaejax.types import Array, ArrayLike
 
 
@@ -38,11 +39,23 @@ def update_geco(
       rate: of the multiplier's growth, per nat.
       decay: of the moving average.
 
+    A log-likelihood that is not finite changes nothing.
+
+    Raises:
+      ValueError: a concrete rate that is negative, or a decay outside [0, 1).
+
     Source: Rezende and Viola 2018, Taming VAEs, algorithm 1.
     """
+    check_nonnegative("update_geco: rate", rate)
+    check_nonnegative("update_geco: decay", decay)
+    if is_concrete(decay) and not np.all(np.asarray(decay) < 1):
+        raise ValueError(f"update_geco: decay must be below 1; got {decay}")
     shortfall = target - jnp.mean(jax.lax.stop_gradient(log_likelihood))
     average = jnp.where(state.step == 0, shortfall, decay * state.average + (1 - decay) * shortfall)
     # One step changes the weight by a factor of e at most, however far the goal is.
     growth = jnp.exp(jnp.clip(rate * average, -1.0, 1.0))
     multiplier = jnp.clip(state.multiplier * growth, 1e-6, 1e6)
-    return GecoState(multiplier, average, state.step + 1)
+    known = jnp.isfinite(shortfall)
+    return GecoState(
+        jnp.where(known, multiplier, state.multiplier), jnp.where(known, average, state.average), state.step + known
+    )

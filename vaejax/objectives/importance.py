@@ -44,7 +44,8 @@ def importance_bound(
       path_gradient: take the gradient to the parameters of q along the paths z_k alone: those inside
         log q(z_k|x), whose contribution is noise around zero, are frozen, and what reaches z_k is multiplied by
         the bound's `path_scale`. The values are the same, the gradient has the same mean and less noise the
-        better q is. Only reverse-mode gradients are defined.
+        better q is. `value` and `log_weights` then carry it, `latents` their own gradient, and
+        `log_likelihood` and `kl` none. Only reverse-mode gradients are defined.
       map_samples: maps the decoder over the sample axis as `jax.vmap` does; see `autoencode`.
 
     Returns:
@@ -78,12 +79,12 @@ def importance_bound(
     q = encode(x)
     check_density(q)
     z, log_q = draw(sample_key, q, (num_samples,))
-    density = q
+    density, path = q, z
     if path_gradient:
         check_frozen(q)
         density, log_q = jax.lax.stop_gradient(q), None
         batch = jax.eval_shape(density.log_prob, z).shape
-        z, channel = _enter_path(z, jnp.zeros(batch, z.dtype))
+        path, channel = _enter_path(z, jnp.zeros(batch, z.dtype))
 
     def single(z: Array, log_q: Array | None) -> tuple[Array, Array]:
         p = decode(z)
@@ -93,12 +94,15 @@ def importance_bound(
         check_terms(log_q.shape, log_likelihood.shape, divergence.shape)
         return log_likelihood, divergence
 
-    log_likelihoods, divergences = map_samples(single)(z, log_q)
+    log_likelihoods, divergences = map_samples(single)(path, log_q)
     log_weights = log_likelihoods - divergences
     if path_gradient and bound.path_scale is not None:
         scale = jax.lax.stop_gradient(bound.path_scale(log_weights))
         log_weights = _leave_path(log_weights, channel, scale.astype(channel.dtype))
     parts = jnp.mean(log_likelihoods, axis=0), jnp.mean(divergences, axis=0)
+    if path_gradient:
+        # What reaches z along the path is meant for the log-weights alone.
+        parts = jax.lax.stop_gradient(parts)
     return ImportanceTerms(bound.reduce(log_weights), *parts, q, z, log_weights)
 
 

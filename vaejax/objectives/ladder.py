@@ -93,7 +93,11 @@ def ladder_elbo(
             z, log_q = draw(keys[2 * index], q)
             known = q if log_q is None else Drawn(q, z, log_q)
             divergence = jnp.asarray(kl(p)(keys[2 * index + 1], known, z))
-            check_terms(batch_of(known, z), batch_of(known, z), divergence.shape)
+            if divergence.shape != batch_of(known, z):
+                raise ValueError(
+                    f"kl must give one number per example, shape {batch_of(known, z)}, for every layer; got "
+                    f"{divergence.shape} (for free bits there is free_bits)"
+                )
             posteriors.append(q)
             divergences.append(divergence)
             above = (*above, z)

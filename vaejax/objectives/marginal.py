@@ -1,20 +1,10 @@
 """A discrete latent summed out: the bound of semi-supervised models."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 
-from vaejax.checks import check_nonnegative
-from vaejax.types import Array, ArrayLike
-
-
-class MarginalTerms(NamedTuple):
-    """The parts of a bound on `log p(x)` or `log p(x, y)`, one number per example, in nats."""
-
-    value: Array  # [*B] bound + weight * log q(y|x) where the label is known, higher is better
-    bound: Array  # [*B] on log p(x, y) where the label is known, on log p(x) elsewhere
-    log_label: Array  # [*B] log q(y|x) where the label is known, 0 elsewhere
+from vaejax.checks import check_nonnegative, check_support
+from vaejax.types import Array, ArrayLike, MarginalTerms
 
 
 def marginalize_label(values: Array, logits: Array, label: Array, *, weight: ArrayLike = 0.0) -> MarginalTerms:
@@ -26,8 +16,12 @@ def marginalize_label(values: Array, logits: Array, label: Array, *, weight: Arr
     Args:
       values: bounds on `log p(x|y)` for each label, `[C, *B]`.
       logits: of q(y|x), `[*B, C]`.
-      label: `[*B]` integers, negative where it is not known.
+      label: `[*B]` signed integers below C, negative where it is not known.
       weight: of log q(y|x) where the label is known; may be traced.
+
+    Raises:
+      TypeError: labels of an unsigned type, in which none can be unknown, or no integers.
+      ValueError: shapes that do not fit, or a concrete label from C on.
 
     Source: Kingma et al. 2014, Semi-Supervised Learning with Deep Generative Models, equations 6 to 9.
 
@@ -43,9 +37,14 @@ def marginalize_label(values: Array, logits: Array, label: Array, *, weight: Arr
             f"marginalize_label: for values {values.shape}, logits must have shape {(*values.shape[1:], count)} and "
             f"label {values.shape[1:]}; got {logits.shape} and {label.shape}"
         )
+    if not jnp.issubdtype(label.dtype, jnp.signedinteger):
+        raise TypeError(f"marginalize_label: label must be signed integers, negative where unknown; got {label.dtype}")
+    check_support("marginalize_label: label", label, lambda value: value < count, f"below the {count} classes")
     joint = jnp.moveaxis(values, 0, -1) - jnp.log(count)
     log_q = jax.nn.log_softmax(logits)
-    marginal = jnp.sum(jnp.exp(log_q) * (joint - log_q), axis=-1)
+    # A class that q rules out costs nothing, though its logarithm is minus infinity.
+    possible = log_q > -jnp.inf
+    marginal = jnp.sum(jnp.where(possible, jnp.exp(log_q) * (joint - jnp.where(possible, log_q, 0.0)), 0.0), axis=-1)
     known = label >= 0
     index = jnp.where(known, label, 0)[..., None]
     of_label, log_label = (jnp.take_along_axis(array, index, axis=-1)[..., 0] for array in (joint, log_q))

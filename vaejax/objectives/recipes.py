@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vaejax.checks import check_nonnegative, check_positive
 from vaejax.distributions import (
     Categorical,
     Delta,
@@ -104,11 +105,13 @@ def free_bits_vae(prior: Distribution = standard_normal, *, threshold: ArrayLike
 def geco(prior: Distribution = standard_normal, *, multiplier: ArrayLike) -> Objective:
     """The least KL under a constraint on the reconstruction; `update_geco` makes the next multiplier.
 
-    Departs from the paper by a factor: its Lagrangian divided by the multiplier, which Adam does not see.
+    Departs from the paper by a factor: this is its Lagrangian divided by the multiplier, which has the same
+    minimum and a gradient that does not grow with the multiplier.
 
     Source: Rezende and Viola 2018, Taming VAEs.
     """
-    return partial(elbo, prior=prior, beta=1.0 / multiplier)
+    check_positive("geco: multiplier", multiplier)
+    return partial(elbo, prior=prior, beta=jnp.reciprocal(jnp.asarray(multiplier, float)))
 
 
 # The aggregate posterior shaped.
@@ -172,6 +175,7 @@ def info_vae(
 
     Source: Zhao, Song and Ermon 2019, InfoVAE, equation 6.
     """
+    check_nonnegative("info_vae: alpha + weight - 1, the weight of the MMD,", alpha + weight - 1.0)
     penalty = add(scale(1.0 - alpha, kl(prior)), scale(alpha + weight - 1.0, mmd_to(prior, kernel)))
     return partial(autoencode, regularizer=penalty)
 
@@ -292,19 +296,19 @@ def piwae(prior: Distribution = standard_normal, *, num_samples: int, groups: in
 
     Returns:
       `(params, key, x, encode, decode)` to two terms, whose values are both maximised: the first has no gradient
-      to the encoder, the second none to the decoder. encode and decode take params first, as those of
-      `vaejax.nets` do, because a decoder can only be frozen where its parameters are seen. Both share their draws.
+      to the encoder, the second none to the decoder or the prior. encode and decode take params first, as those
+      of `vaejax.nets` do, because a decoder can only be frozen where its parameters are seen. Both share their draws.
 
     Source: Rainforth et al. 2018, Tighter Variational Bounds are Not Necessarily Better.
     """
 
-    def objective(params: Params, key: Array, x: Any, encode: Any, decode: Any) -> tuple[Any, Any]:
-        frozen = jax.lax.stop_gradient(params)
+    def objective(params: Params, key: Array, x: Any, encode: Any, decode: Any, **options: Any) -> tuple[Any, Any]:
+        frozen, frozen_prior = jax.lax.stop_gradient((params, prior))
         of_decoder = iwae(prior, num_samples=num_samples)
-        of_encoder = miwae(prior, num_samples=num_samples, groups=groups)
+        of_encoder = miwae(frozen_prior, num_samples=num_samples, groups=groups)
         return (
-            of_decoder(key, x, partial(encode, frozen), partial(decode, params)),
-            of_encoder(jax.random.clone(key), x, partial(encode, params), partial(decode, frozen)),
+            of_decoder(key, x, partial(encode, frozen), partial(decode, params), **options),
+            of_encoder(jax.random.clone(key), x, partial(encode, params), partial(decode, frozen), **options),
         )
 
     return objective
@@ -321,12 +325,16 @@ def renyi_vae(prior: Distribution = standard_normal, *, num_samples: int, alpha:
 # Richer priors and posteriors.
 
 
-def vamp_vae(encode: Encode, pseudo_inputs: Array) -> Objective:
-    """The prior a mixture of the encoder's own posteriors at inputs that are learned.
+def vamp_vae(pseudo_inputs: Array) -> Objective:
+    """The prior a mixture of the encoder's own posteriors at inputs `[C, *E]` that are learned.
 
     Source: Tomczak and Welling 2018, VAE with a VampPrior.
     """
-    return learned_prior_vae(vamp_prior(encode, pseudo_inputs))
+
+    def objective(key: Array, x: Any, encode: Encode, decode: Decode, **options: Any) -> Any:
+        return learned_prior_vae(vamp_prior(encode, pseudo_inputs))(key, x, encode, decode, **options)
+
+    return objective
 
 
 def learned_prior_vae(prior: Distribution) -> Objective:
@@ -354,13 +362,17 @@ def hamiltonian_vae(
 ) -> Objective:
     """The encoder's draws moved along the gradient of `log p(x, z)` before they are used.
 
+    `terms.posterior` is the encoder's, from which they start.
+
     Source: Caterini, Doucet and Sejdinovic 2018, Hamiltonian Variational Auto-Encoder.
     """
 
     def objective(key: Array, x: Any, encode: Encode, decode: Decode, **options: Any) -> Any:
         log_joint = lambda z: decode(z).log_prob(x) + prior.log_prob(z)
         moved = lambda x: HamiltonianPosterior(encode(x), log_joint, step_size, num_steps, inverse_temperature)
-        return elbo(key, x, moved, decode, prior, kl=monte_carlo_kl, **options)
+        terms = elbo(key, x, moved, decode, prior, kl=monte_carlo_kl, **options)
+        # The moved posterior holds the decoder as it is traced here, and could not be used outside.
+        return terms._replace(posterior=terms.posterior.base)  # type: ignore[attr-defined]
 
     return objective
 
@@ -448,7 +460,7 @@ def conditional_vae(condition: Any, prior: Distribution = standard_normal) -> Ob
 
 
 def semi_supervised_vae(
-    label: Array, num_labels: int, prior: Distribution = standard_normal, *, weight: ArrayLike = 0.1
+    label: Array, num_labels: int, prior: Distribution = standard_normal, *, weight: ArrayLike
 ) -> Objective:
     """The model M2: a class y and a latent z; where the label is missing, its marginal bound.
 
@@ -456,7 +468,8 @@ def semi_supervised_vae(
       label: `[*B]` integers, negative where it is not known.
       num_labels: how many classes, all alike under p(y).
       prior: p(z).
-      weight: of the classifier's own log-likelihood `log q(y|x)` on the labelled examples.
+      weight: of the classifier's own log-likelihood `log q(y|x)` on each labelled example: 0.1 N / N_labelled is
+        the paper's, for N examples of which N_labelled have a label.
 
     Returns:
       An objective over `encode(x, y)`, `decode(z, y)`, y `[*B]` integers, and by keyword `classify(x)` to

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from vaejax.checks import check_array, check_callable, check_count, check_nonnegative
-from vaejax.distributions import kl_divergence, kl_per_axis, standard_normal
+from vaejax.distributions import by_axis, kl_divergence, kl_per_axis, standard_normal
+from vaejax.distributions._base import at_least_float32
 from vaejax.objectives.draws import batch_of
 from vaejax.types import Array, ArrayLike, Decode, Distribution, Regularizer, Shape
 
@@ -121,7 +122,8 @@ def capacity(
 
     def penalty(key: Array, q: Distribution, z: Array) -> Array:
         each = jnp.asarray(regularizer(key, q, z))
-        if batchwise and each.ndim:
+        if batchwise:
+            check_batch("capacity", batch_of(q, z), minimum=1, instead=" or set batchwise=False")
             each = jnp.mean(each)
         return jnp.asarray(weight * jnp.abs(each - target))
 
@@ -142,7 +144,7 @@ def dip_ii(off_diagonal: ArrayLike = 10.0, diagonal: ArrayLike = 10.0) -> Regula
     """Decorrelate the aggregate posterior (DIP-VAE II): as `dip_i` with `C = Cov_b[E_q z] + E_b[Cov_q z]`.
 
     Raises (when it is used):
-      TypeError: the posterior has no `variance`.
+      TypeError: the axes of the posterior are not independent, or it has no `variance`.
 
     Source: as `dip_i`.
     """
@@ -196,7 +198,7 @@ def _dip(
     def penalty(key: Array, q: Distribution, z: Array) -> Array:
         del key
         check_batch(name, batch_of(q, z))
-        means = q.mean.reshape(z.shape[0], -1)  # type: ignore[attr-defined]
+        (means,) = at_least_float32(q.mean.reshape(z.shape[0], -1))  # type: ignore[attr-defined]
         centred = means - jnp.mean(means, axis=0)
         covariance = jnp.matmul(centred.T, centred, precision="highest") / len(means)
         variances = jnp.diagonal(covariance)
@@ -209,9 +211,7 @@ def _dip(
 
 def _mean_variance(q: Distribution) -> Array:
     """`E_b[Var_q z]` of each axis, flattened; the axes of q are independent, so its covariance has no other part."""
-    variance = getattr(q, "variance", None)
+    variance = getattr(by_axis(q), "variance", None)
     if variance is None:
-        raise TypeError(
-            f"dip_ii: the posterior must have independent axes with a variance, such as Normal; got {type(q).__name__}"
-        )
+        raise TypeError(f"dip_ii: the posterior must have a variance, as Normal has; got {type(q).__name__}")
     return jnp.mean(variance.reshape(variance.shape[0], -1), axis=0)
