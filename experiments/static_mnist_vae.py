@@ -20,7 +20,7 @@ import optax
 
 import vaejax
 from vaejax import data, evaluation, experiment, nets, recipes
-from vaejax.types import Array, Distribution, Params
+from vaejax.types import Array, Distribution, Objective, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ def compose(
     settings: Settings,
     dataset: data.Dataset,
     model: nets.Model,
-    method: Callable[[Params], recipes.Objective],
+    method: Callable[[Params], Objective],
     prior: Callable[[Params], Distribution],
 ) -> experiment.Experiment:
     """The experiment of a method: params to its objective, and params to its prior."""

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from vaejax import experiment, nets, recipes, vamp_prior
-from vaejax.types import Array, Distribution, Params
+from vaejax.types import Array, Distribution, Objective, Params
 
 static_mnist = experiment.load_experiment(str(Path(__file__).parent / "static_mnist_vae.py"))
 
@@ -41,7 +41,7 @@ def build(settings: Settings) -> experiment.Experiment:
     def prior(params: Params) -> Distribution:
         return vamp_prior(partial(model.encode, params), jnp.clip(params["pseudo_inputs"], 0.0, 1.0))
 
-    def method(params: Params) -> recipes.Objective:
+    def method(params: Params) -> Objective:
         learned = recipes.learned_prior_vae(prior(params))
         return partial(learned, num_samples=settings.num_samples, beta=settings.beta)
 

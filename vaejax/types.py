@@ -19,6 +19,9 @@ Shape = tuple[int, ...]
 # The parameters of a net: a pytree of arrays. Ours are nested dicts.
 Params = Any
 
+# An objective that recipes make: (key, x, encode, decode, ...) to terms whose value is maximised.
+Objective = Callable[..., Any]
+
 # jax.vmap, or anything that maps a function of one sample over a leading axis as jax.vmap does.
 MapSamples = Callable[[Callable[..., Any]], Callable[..., Any]]
 

@@ -10,7 +10,7 @@ import optax
 
 import vaejax
 from vaejax import data, generation, nets, recipes, training
-from vaejax.types import Array, Decode, Distribution, Encode, Params
+from vaejax.types import Array, Decode, Distribution, Encode, Objective, Params
 
 LATENTS, LEVELS = 8, 17
 # What no gradient trains: a moving-average codebook, a multiplier.
@@ -119,7 +119,7 @@ def log_bound_by(view: View, prior: Callable[[Params], Distribution]) -> Callabl
 def simple(
     expression: str,
     source: str,
-    objective: Callable[[Params], recipes.Objective],
+    objective: Callable[[Params], Objective],
     *,
     model: nets.Model | None = None,
     prior: Callable[[Params], Distribution] | None = standard_prior,
@@ -151,9 +151,7 @@ def simple(
     )  # fmt: skip
 
 
-def deterministic(
-    expression: str, source: str, objective: Callable[[Params], recipes.Objective], **options: Any
-) -> Method:
+def deterministic(expression: str, source: str, objective: Callable[[Params], Objective], **options: Any) -> Method:
     """A method whose encoder is a point: it generates from what is fitted to its codes afterwards."""
     options = {"model": net(nets.heads.delta()), "prior": None, "bounded": False} | options
     return simple(expression, source, objective, **options)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 import vaejax
 from vaejax import data, nets, recipes
-from vaejax.types import Array, Params
+from vaejax.types import Array, Objective, Params
 
 from .core import (
     LATENTS,
@@ -75,7 +75,7 @@ def init_players(model: nets.Model, sizes: Sequence[int]) -> Callable[[Array], P
 def with_discriminator(
     expression: str,
     source: str,
-    objective: Callable[[Callable[[Array], Array]], recipes.Objective],
+    objective: Callable[[Callable[[Array], Array]], Objective],
     other: Callable[[Array, Array], Array],
     posterior: nets.Head | None = None,
 ) -> Method:

@@ -276,6 +276,47 @@ def test_weights_that_underflow_have_finite_gradients():
         )
 
 
+class WithNoise:
+    """A Normal whose noise `[K, B, Z]` is passed in."""
+
+    def __init__(self, normal, noise):
+        self.normal, self.noise, self.log_prob = normal, noise, normal.log_prob
+
+    def sample(self, key, sample_shape=()):
+        return self.normal.loc + self.normal.scale * self.noise
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_examples_do_not_see_each_other(oracle, name):
+    """A batch is its parts, permuting it permutes the values, and so do the draws of one example."""
+    x = oracle.marginal().sample(jax.random.key(1), (6,))
+    noise = jax.random.normal(jax.random.key(2), (4, 6, 2))
+
+    def value(x, noise):
+        encode = lambda x: WithNoise(Normal(jnp.tanh(x[:, :2]), 0.6), noise)
+        options = {"num_samples": 4, "bound": BOUNDS[name]}
+        return vaejax.importance_bound(jax.random.key(0), x, encode, oracle.decode, **options).value
+
+    together = value(x, noise)
+    apart = jnp.concatenate([value(x[:2], noise[:, :2]), value(x[2:], noise[:, 2:])])
+    chex.assert_trees_all_close(together, apart, rtol=1e-5)
+    order = jnp.array([3, 0, 5, 1, 4, 2])
+    chex.assert_trees_all_close(value(x[order], noise[:, order]), together[order], rtol=1e-5)
+    swapped = value(x, noise[jnp.array([1, 0, 2, 3])])  # within a group of miwae
+    chex.assert_trees_all_close(swapped, together, rtol=1e-5)
+
+
+def test_noise_is_distinct_and_the_same_key_gives_the_same_bits(oracle):
+    x = jnp.broadcast_to(oracle.bias, (64, 5))
+    encode = lambda x: Normal(jnp.zeros((64, 2)), 1.0)
+    draw = lambda seed: np.asarray(
+        vaejax.importance_bound(jax.random.key(seed), x, encode, oracle.decode, num_samples=16).latents
+    ).reshape(-1, 2)
+    assert len(np.unique(draw(0), axis=0)) == 16 * 64
+    np.testing.assert_array_equal(draw(0), draw(0))
+    assert len(np.unique(np.concatenate([draw(0), draw(1)]), axis=0)) == 2 * 16 * 64
+
+
 def test_hyperparameters_may_be_traced(oracle, x, key):
     def value(make, parameter):
         return bound_of(oracle, x, WRONG, jax.random.clone(key), num_samples=4, bound=make(parameter)).value

@@ -1,6 +1,5 @@
 """Every published method: equal to its formula, its hyperparameters traced, and trained on digits."""
 
-import inspect
 from functools import partial
 from pathlib import Path
 
@@ -198,14 +197,8 @@ def dip(covariance):
     return 3 * (jnp.sum(covariance**2) - jnp.sum(diagonal**2)) + 2 * jnp.sum((diagonal - 1) ** 2)
 
 
-def names():
-    members = vars(recipes).items()
-    own = [n for n, v in members if inspect.isfunction(v) and v.__module__ == recipes.__name__]
-    return {name for name in own if not name.startswith("_")}
-
-
 def test_every_recipe_has_its_formula_here():
-    assert names() == set(CASES) | OWN_TESTS
+    assert set(recipes.__all__) == set(CASES) | OWN_TESTS
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from vaejax.checks import check_event_shape
 from vaejax.distributions._base import at_least_float32, sum_event
+from vaejax.distributions._closed_form import no_closed_form
 from vaejax.distributions.bernoulli import Bernoulli, ContinuousBernoulli, log_partition, softplus
 from vaejax.distributions.categorical import Categorical
 from vaejax.distributions.interop import as_native
@@ -50,10 +51,7 @@ def kl_divergence(q: Distribution, p: Distribution) -> Array:
         return -p.log_prob(q.mean)  # type: ignore[attr-defined]
     closed_form = _CLOSED_FORMS.get((type(q), type(p)))
     if closed_form is None:
-        raise TypeError(
-            f"kl_divergence: no closed form for {type(q).__name__} to {type(p).__name__}; "
-            f"estimate it with monte_carlo_kl (in elbo: kl=vaejax.monte_carlo_kl)"
-        )
+        raise no_closed_form(q, p)
     check_event_shape("kl_divergence: q", q.mean, jnp.shape(p.mean), q.event_ndims)  # type: ignore[attr-defined]
     return closed_form(q, p)
 

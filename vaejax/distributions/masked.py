@@ -1,12 +1,12 @@
 """The likelihood of what was observed, where part of the data is missing."""
 
-import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
 
 from vaejax.checks import check_array, check_distribution, check_event_shape, check_support
 from vaejax.distributions._base import distribution, sum_event
+from vaejax.distributions.divergences import by_axis
 from vaejax.distributions.interop import as_native
 from vaejax.distributions.mixture import eagerly, value_shape
 from vaejax.types import Array, ArrayLike, Distribution, Shape
@@ -99,14 +99,12 @@ class Masked:
 
 def _elementwise(base: Any) -> Any:
     """The same distribution with no event axes, so that its log-density has one number per element."""
-    problem = f"Masked: base must have independent axes (Normal, Bernoulli, Categorical, ...); got {_base_name(base)}"
-    fields = dataclasses.fields(base) if dataclasses.is_dataclass(base) else ()
-    if "event_ndims" not in [field.name for field in fields]:
-        raise TypeError(problem)
     try:
-        return dataclasses.replace(base, event_ndims=0)
-    except ValueError as error:
-        raise TypeError(problem) from error
+        return by_axis(base)
+    except TypeError as error:
+        raise TypeError(
+            f"Masked: base must have independent axes (Normal, Bernoulli, Categorical, ...); got {_base_name(base)}"
+        ) from error
 
 
 def _base_name(base: Any) -> str:
