@@ -5,6 +5,9 @@ optimizer, and differ in the one expression that is their method.
 Command: make train EXPERIMENT=static_mnist_vae ARGS="--folder FOLDER"
   where FOLDER holds binarized_mnist.npz or the three .amat files; without --folder, the environment variable
   VAEJAX_DATA names it.
+Time: 2.5 minutes on 2 cores.
+Expected: seeds 0 and 1: -ln p(x) at most 93.9, 93.8 (-ELBO 98.6, 98.4 +- 0.3) nats;
+  with --num-samples 5 besides, 93.2 (97.9).
 Source: Kingma and Welling 2014, Auto-Encoding Variational Bayes; nets of two hidden layers and the evaluation by
   importance sampling as in Burda et al. 2015, Importance Weighted Autoencoders.
 """
@@ -29,13 +32,13 @@ class Settings(experiment.VaeSettings):
 
     folder: str = os.environ.get("VAEJAX_DATA", "")
     """Where the files are; by default the environment variable VAEJAX_DATA."""
-    epochs: int = 100
+    epochs: int = 50
     """Passes over the training data."""
     latent_size: int = 40
     """Number of latents."""
     hidden_sizes: tuple[int, ...] = (200, 200)
     """Widths of the encoder's hidden layers; the decoder has them in reverse."""
-    report_samples: int = 500
+    report_samples: int = 200
     """Importance samples of the reported bound on log p(x)."""
 
 

@@ -50,7 +50,7 @@ def namespace_of_the_table():
         0.01 * jax.random.normal(next(keys), (64, LATENT)),
         0.3 * jax.random.normal(next(keys), (LATENT, 64 * 17)),
     )
-    mean = lambda x: x.reshape(SIZE, 64) @ up
+    mean = lambda x: x.reshape(len(x), 64) @ up
     raw = lambda z: (z.reshape(*z.shape[:-1], LATENT) @ down).reshape(*z.shape[:-1], 8, 8, 1, 17)
     q, d = lambda x: vaejax.Normal(mean(x), 0.5), lambda x: vaejax.Delta(mean(x))
     px = lambda z: vaejax.Categorical(raw(z), 3)

@@ -354,9 +354,13 @@ def load_methods():
 
 
 METHODS = load_methods().methods()
+# One of each kind; all of them take minutes and are run by make test-slow.
+QUICK = {"AE", "beta-TC-VAE", "AAE, WAE-GAN", "PIWAE", "VampPrior", "IAF posterior", "EMA codebook", "ladder", "M2"}
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
+)
 def test_a_method_learns_real_digits(name, digits):
     """200 steps in two chunks: traced for the first alone, always finite, and better than at the start."""
     from experiments.methods import core

@@ -178,3 +178,21 @@ def test_bad_arguments_are_named():
         training.make_stateful_train_step(None, optax.sgd(0.1))
     with pytest.raises(TypeError, match=r"optimizer must be an optax.GradientTransformation; got float"):
         training.make_stateful_train_step(moving_average, 0.1)
+
+
+def test_parameters_made_of_python_numbers_are_compiled_for_once():
+    """`jnp.full((), 2.0)` has a weak type, which the first update would take away."""
+    traces = []
+
+    def loss_fn(params, extra, key, batch):
+        traces.append(1)
+        return jnp.mean((params["scale"] - batch) ** 2), ({}, {"count": extra["count"] + 1.0})
+
+    optimizer = optax.adam(1e-2)
+    params, extra = {"scale": jnp.full((), 2.0)}, {"count": jnp.full((), 0.0)}
+    state = training.init_state(jax.random.key(0), params, optimizer, extra)
+    step = jax.jit(training.make_stateful_train_step(loss_fn, optimizer))
+    for _ in range(3):
+        state, _ = step(state, jnp.ones(4))
+    assert len(traces) == 1
+    assert state.extra["count"] == 3.0
