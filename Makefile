@@ -53,7 +53,7 @@ test: $(venv)/.test ## run the tests
 	$(run)/python -m pytest -n $(workers) $(PYTEST_ARGS)
 
 test-slow: $(venv)/.test ## run the tests that take minutes
-	$(run)/python -m pytest -m slow $(PYTEST_ARGS)
+	VAEJAX_TEST_OPTIMIZED=1 $(run)/python -m pytest -m slow $(PYTEST_ARGS)
 
 check: $(venv)/.check ## format, lint, types
 	$(venv)/bin/ruff format --check .
