@@ -69,7 +69,13 @@ def test_every_experiment_is_tested():
     assert set(experiment.experiment_names()) == set(PICTURES)
 
 
-@pytest.mark.parametrize("name", PICTURES)
+# Those on 60,000 images take long without optimizations.
+SLOW = set(LARGE) - {"static_mnist_vae"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in PICTURES]
+)
 def test_every_experiment_runs_and_writes_its_folder(name, tmp_path, mnist_folder, capsys):
     folder = tmp_path / "run"
     extra = ["--folder", str(mnist_folder), "--batch-size", "5000", *LARGE[name]] if name in LARGE else []
@@ -332,6 +338,7 @@ sys.exit(main())
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_the_picture_of_the_readme_is_drawn(tmp_path):
     script = ROOT / "experiments" / "ae_beside_vae.py"
     picture = tmp_path / "picture.png"
