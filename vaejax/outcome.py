@@ -39,10 +39,10 @@ def prepare_test_set(experiment: Experiment) -> TestSet:
 
 def measure(experiment: Experiment, params: Params) -> tuple[dict[str, Estimate], int]:
     """The test figures with their standard errors, and the number of active units."""
-    x, white, noise_key, *_ = prepare_test_set(experiment)
+    x, white, noise_key, _, mean_key = prepare_test_set(experiment)
     figures = example_figures(experiment, white)
     evaluate_test = jax.jit(lambda params, key, x: evaluate(key, x, partial(figures, params)))
-    return evaluate_test(params, noise_key, x), int(active_units(encode_means(experiment, params)))
+    return evaluate_test(params, noise_key, x), int(active_units(encode_means(experiment, params, mean_key, x)))
 
 
 def example_figures(experiment: Experiment, white: float) -> Callable[[Params, Array, Array], dict[str, Array]]:
@@ -63,11 +63,10 @@ def example_figures(experiment: Experiment, white: float) -> Callable[[Params, A
     return figures
 
 
-def encode_means(experiment: Experiment, params: Params) -> Array:
-    """The posterior means of the test set, `[N, *Z]`."""
-    x, *_, mean_key = prepare_test_set(experiment)
+def encode_means(experiment: Experiment, params: Params, key: Array, x: Array) -> Array:
+    """The posterior means of examples, `[N, *Z]`."""
     encode = lambda pair: posterior_mean(pair[0], experiment.model.encode(params, pair[1]))
-    keys = jax.random.split(mean_key, len(x))
+    keys = jax.random.split(key, len(x))
     return jax.jit(lambda keys, x: jax.lax.map(encode, (keys, x), batch_size=min(500, len(x))))(keys, x)
 
 
@@ -79,15 +78,16 @@ def posterior_mean(key: Array, q: Any, num_samples: int = 256) -> Array:
 
 def draw(experiment: Experiment, params: Params, history: Sequence[Chunk], folder: Path) -> Iterator[Path]:
     """Draw the pictures of a run into its folder, and yield their paths."""
-    x, white, _, sample_key, _ = prepare_test_set(experiment)
+    x, white, _, sample_key, mean_key = prepare_test_set(experiment)
     decode = partial(jax.jit(experiment.model.decode), params)
-    means = encode_means(experiment, params)
+    shown = x[:32]
+    means = encode_means(experiment, params, mean_key, shown)
 
     def save(name: str, figure: Any) -> Path:
         figure.savefig(folder / name)
         return folder / name
 
-    yield save("reconstructions.png", figures.reconstructions(x[:32], decode(means[:32]).mean, white))
+    yield save("reconstructions.png", figures.reconstructions(shown, decode(means).mean, white))
     if experiment.prior is not None:
         prior_key, draw_key = jax.random.split(sample_key)
         p = decode(experiment.prior(params).sample(prior_key, (64,)))
@@ -97,7 +97,9 @@ def draw(experiment: Experiment, params: Params, history: Sequence[Chunk], folde
     axes = history[-1].metrics.get("kl_per_axis", np.zeros(0))
     yield save("curves.png", figures.learning_curves([chunk.step for chunk in history], curves, axes))
     if means.shape[-1] == 2:
-        yield save("latents.png", figures.latents(means, experiment.dataset.test.labels))
+        # The same noise again for those that were shown.
+        all_means = encode_means(experiment, params, jax.random.clone(mean_key), x)
+        yield save("latents.png", figures.latents(all_means, experiment.dataset.test.labels))
         if experiment.prior is not None:
             grid = decode(quantile_grid(columns=16)).mean
             yield save("manifold.png", figures.manifold(grid, columns=16, white=white))

@@ -66,6 +66,11 @@ def net(
     return nets.mlp((8, 8, 1), latent_size, hidden_sizes=(128,), posterior=posterior, likelihood=likelihood)
 
 
+def view_of(model: nets.Model) -> View:
+    """The net's own encoder and decoder."""
+    return lambda params, extra, x: Pair(partial(model.encode, params), partial(model.decode, params))
+
+
 def with_own(model: nets.Model, own: Callable[[Array], Params]) -> Callable[[Array], Params]:
     """The parameters of a net and those that a method has besides, in one dict."""
 
@@ -143,7 +148,7 @@ def simple(
         return value, ({}, extra)
 
     def seen(params: Params, extra: Extra, x: Array) -> Pair:
-        return view(params, x, Pair(partial(model.encode, params), partial(model.decode, params)))
+        return view(params, x, view_of(model)(params, extra, x))
 
     return Method(
         expression, source, with_own(model, own), loss, reconstruct_by(seen), generate_by(seen, prior),

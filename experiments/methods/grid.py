@@ -17,7 +17,6 @@ from .core import (
     Extra,
     Method,
     Pair,
-    View,
     deterministic,
     generate_by,
     levels,
@@ -26,6 +25,7 @@ from .core import (
     reconstruct_by,
     simple,
     standard_prior,
+    view_of,
 )
 
 posteriors, heads = nets.posteriors, nets.heads
@@ -155,7 +155,7 @@ def unit_normal_levels() -> nets.Head:
 def geco() -> Method:
     """The multiplier is state; the goal is 75 nats of reconstruction for each digit."""
     model = net()
-    view: View = lambda params, extra, x: Pair(partial(model.encode, params), partial(model.decode, params))
+    view = view_of(model)
 
     def loss(params: Params, extra: Extra, key: Array, examples: data.Split) -> Any:
         objective = recipes.geco(multiplier=extra.multiplier)
@@ -172,7 +172,7 @@ def geco() -> Method:
 
 def piwae() -> Method:
     model = net()
-    view: View = lambda params, extra, x: Pair(partial(model.encode, params), partial(model.decode, params))
+    view = view_of(model)
 
     def loss(params: Params, extra: Extra, key: Array, examples: data.Split) -> Any:
         objective = recipes.piwae(num_samples=8, groups=4)

@@ -15,14 +15,13 @@ from .core import (
     LATENTS,
     Extra,
     Method,
-    Pair,
-    View,
     generate_by,
     levels,
     net,
     reconstruct_by,
     split_keys,
     standard_prior,
+    view_of,
 )
 
 DIGITS = 10
@@ -175,7 +174,7 @@ def semi_supervised() -> Method:
 def missing() -> Method:
     """Half of the pixels of every training digit are never seen; whole digits are reconstructed and generated."""
     model = net()
-    view: View = lambda params, extra, x: Pair(partial(model.encode, params), partial(model.decode, params))
+    view = view_of(model)
 
     def examples(split: data.Split) -> data.Split:
         seen = np.random.default_rng(0).random(split.images.shape) < 0.5

@@ -98,8 +98,20 @@ def event_ndims_of(distribution: Any) -> int:
     known = getattr(distribution, "event_ndims", getattr(distribution, "event_dim", None))
     if known is not None:
         return known
-    draw = jax.eval_shape(lambda: distribution.sample(jax.random.key(0)))
+    draw = abstract_draw(distribution)
     return len(draw.shape) - len(jax.eval_shape(distribution.log_prob, draw).shape)
+
+
+def abstract_draw(distribution: Any) -> jax.ShapeDtypeStruct:
+    """Shape `[*B, *E]` and dtype of one draw, found without drawing."""
+    return jax.eval_shape(lambda: distribution.sample(jax.random.key(0)))
+
+
+def is_level(value: Array, num_levels: int) -> Array:
+    """Elementwise: an integer from 0 to `num_levels - 1`."""
+    # In float32: as a uint8 the level count 256 would wrap around to 0.
+    (value,) = at_least_float32(value)
+    return (value >= 0) & (value < num_levels) & (value == jnp.floor(value))
 
 
 def parameter_shape(*parameters: ArrayLike) -> Shape:

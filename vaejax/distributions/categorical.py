@@ -9,6 +9,7 @@ from vaejax.distributions._base import (
     check_parameters,
     distribution,
     draw_shape,
+    is_level,
     static,
     sum_event,
 )
@@ -54,9 +55,7 @@ class Categorical:
 
     def support(self, value: Array) -> Array:
         """Elementwise: an integer from 0 to L - 1."""
-        # In float32: as a uint8 the level count 256 would wrap around to 0.
-        (value,) = at_least_float32(value)
-        return (value >= 0) & (value < self.num_levels) & (value == jnp.floor(value))
+        return is_level(value, self.num_levels)
 
     def sample(self, key: Array, sample_shape: Shape = ()) -> Array:
         """Draw levels `[*S, *B, *E]` as integers."""

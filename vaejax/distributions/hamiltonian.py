@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from vaejax.checks import check_array, check_callable, check_count, check_distribution, check_positive, check_support
-from vaejax.distributions._base import distribution, draw_shape, event_ndims_of, static
+from vaejax.distributions._base import abstract_draw, distribution, draw_shape, event_ndims_of, static
 from vaejax.types import Array, ArrayLike, Distribution, Shape
 
 
@@ -63,7 +63,7 @@ class HamiltonianPosterior:
             "HamiltonianPosterior: inverse_temperature", temperature, lambda b: (b > 0) & (b <= 1), "in (0, 1]"
         )
         # The rank of a draw, so that jax.vmap puts its axis of either in front of all the others.
-        rank = len(jax.eval_shape(lambda: self.base.sample(jax.random.key(0))).shape)
+        rank = len(abstract_draw(self.base).shape)
         for name in ("step_size", "inverse_temperature"):
             shape = jnp.shape(getattr(self, name))
             object.__setattr__(self, name, jnp.reshape(getattr(self, name), (1,) * (rank - len(shape)) + shape))

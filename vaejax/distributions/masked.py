@@ -5,10 +5,10 @@ from typing import Any
 import jax.numpy as jnp
 
 from vaejax.checks import check_array, check_distribution, check_event_shape, check_support
-from vaejax.distributions._base import distribution, sum_event
+from vaejax.distributions._base import abstract_draw, distribution, sum_event
 from vaejax.distributions.divergences import by_axis
 from vaejax.distributions.interop import as_native
-from vaejax.distributions.mixture import eagerly, value_shape
+from vaejax.distributions.mixture import eagerly
 from vaejax.types import Array, ArrayLike, Distribution, Shape
 
 
@@ -54,7 +54,7 @@ class Masked:
         _elementwise(self.base)
         check_array("Masked: mask", self.mask)
         check_support("Masked: mask", self.mask, lambda m: (m == 0) | (m == 1), "True or False (observed or missing)")
-        shape = value_shape(self.base)
+        shape = abstract_draw(self.base).shape
         _check_mask(jnp.shape(self.mask), shape)
         # One rank for both, so that jax.vmap puts its axis of either in front of all the others.
         missing = (1,) * (len(shape) - jnp.ndim(self.mask))
@@ -90,7 +90,7 @@ class Masked:
 
     def log_prob(self, value: Array) -> Array:
         """Log-density of the observed elements in nats, `[*S, *B]`."""
-        check_event_shape("Masked.log_prob: value", value, value_shape(self.base), self.event_ndims)
+        check_event_shape("Masked.log_prob: value", value, abstract_draw(self.base).shape, self.event_ndims)
         # Before and after: NaN times 0 is NaN, in the value as in the gradient.
         known = eagerly(lambda v, m: jnp.where(m != 0, v, jnp.zeros((), jnp.result_type(v))), value, self.mask)
         elementwise = _elementwise(self.base).log_prob(known)

@@ -7,7 +7,15 @@ import jax
 import jax.numpy as jnp
 
 from vaejax.checks import check_array, check_count, check_distribution, check_event_shape, is_array, is_concrete
-from vaejax.distributions._base import at_least_float32, distribution, draw_shape, event_ndims_of, static, sum_event
+from vaejax.distributions._base import (
+    abstract_draw,
+    at_least_float32,
+    distribution,
+    draw_shape,
+    event_ndims_of,
+    static,
+    sum_event,
+)
 from vaejax.types import Array, ArrayLike, Distribution, Encode, Shape
 
 
@@ -48,7 +56,7 @@ class Mixture:
     def __post_init__(self) -> None:
         check_array("Mixture: logits", self.logits)
         check_distribution("Mixture: components must be", self.components)
-        ndims, shape = event_ndims_of(self.components), value_shape(self.components)
+        ndims, shape = event_ndims_of(self.components), abstract_draw(self.components).shape
         if jnp.ndim(self.logits) == 0 or len(shape) <= ndims or jnp.shape(self.logits)[-1] != shape[-ndims - 1]:
             raise ValueError(
                 f"Mixture: the last axis of logits and the last batch axis of the components must be equally long; "
@@ -67,7 +75,7 @@ class Mixture:
     @property
     def batch_shape(self) -> Shape:
         """The batch axes of the mixtures, before `event_ndims` makes any of them event axes."""
-        shape = value_shape(self.components)
+        shape = abstract_draw(self.components).shape
         own = shape[: len(shape) - event_ndims_of(self.components) - 1]
         return jnp.broadcast_shapes(jnp.shape(self.logits)[:-1], own)
 
@@ -112,7 +120,7 @@ class Mixture:
 
     def log_prob(self, value: Array) -> Array:
         """Log-density in nats, `[*S, *B]`."""
-        ndims, shape = event_ndims_of(self.components), value_shape(self.components)
+        ndims, shape = event_ndims_of(self.components), abstract_draw(self.components).shape
         whole = self.batch_shape + shape[len(shape) - ndims :]
         check_event_shape("Mixture.log_prob: value", value, whole, self.event_ndims)
         expanded = eagerly(lambda v: jnp.expand_dims(v, -ndims - 1), value)
@@ -156,11 +164,6 @@ def vamp_prior(encode: Encode, pseudo_inputs: Array) -> Mixture:
     return Mixture(jnp.zeros(len(pseudo_inputs)), posterior)
 
 
-def value_shape(distribution: Any) -> Shape:
-    """`[*B, *E]`, the shape of one draw, found without drawing."""
-    return jax.eval_shape(lambda: distribution.sample(jax.random.key(0))).shape
-
-
 def eagerly(function: Callable[..., Array], *arrays: Any) -> Array:
     """`function(*arrays)`, at once where all are concrete, also where a function around is being traced.
 
@@ -196,7 +199,7 @@ def _align(mixture: Mixture, own: Shape) -> None:
 
 def _draw_apart(components: Any, key: Array, sample_shape: Shape, batch: Shape) -> Array:
     """Draw `[*S, *batch, C, *E]`, apart also along batch axes over which the components are broadcast."""
-    own, rank, ndims = value_shape(components), len(batch), len(sample_shape)
+    own, rank, ndims = abstract_draw(components).shape, len(batch), len(sample_shape)
     batch_rank = len(own) - event_ndims_of(components) - 1
     own_batch, rest = (1,) * (rank - batch_rank) + own[:batch_rank], own[batch_rank:]
     # Along each batch axis either the components or, where they have but one, the draws are several.

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from vaejax.checks import check_distribution, check_support
-from vaejax.distributions._base import distribution, draw_shape, event_ndims_of
+from vaejax.distributions._base import abstract_draw, distribution, draw_shape, event_ndims_of
 from vaejax.distributions.bijectors import Bijector, check_bijector, with_batch_ndims
 from vaejax.types import Array, Distribution, Shape
 
@@ -50,7 +50,7 @@ class Transformed:
             raise ValueError(f"Transformed: base must have 1 event axis; got {event_ndims_of(self.base)}{hint}")
         if getattr(self.base, "is_discrete", False):
             raise ValueError(f"Transformed: base must be continuous; got {type(self.base).__name__}, which is discrete")
-        draw = jax.eval_shape(lambda: self.base.sample(jax.random.key(0)))
+        draw = abstract_draw(self.base)
         object.__setattr__(self, "bijector", with_batch_ndims(self.bijector, len(draw.shape) - 1))
         value, log_det = jax.eval_shape(self.bijector.forward, draw)
         if value.shape != draw.shape or log_det.shape != draw.shape[:-1]:

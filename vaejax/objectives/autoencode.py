@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from vaejax.checks import check_callable, check_count, check_distribution, check_key, is_array
-from vaejax.objectives.draws import Drawn, batch_of, draw
+from vaejax.objectives.draws import batch_of, draw, remembering
 from vaejax.types import (
     Array,
     AutoencodeTerms,
@@ -79,7 +79,7 @@ def autoencode(
     def single(key: Array, z: Array, log_q: Array | None) -> tuple[Array, Array]:
         p = decode(z)
         check_distribution("decode must return", p)
-        posterior = q if log_q is None else Drawn(q, z, log_q)
+        posterior = remembering(q, z, log_q)
         log_likelihood, penalty = p.log_prob(x), jnp.asarray(regularizer(key, posterior, z))
         check_terms(batch_of(posterior, z), log_likelihood.shape, penalty.shape)
         return log_likelihood, penalty

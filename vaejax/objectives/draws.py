@@ -63,6 +63,11 @@ class Drawn:
         return self._log_q if value is self._z else self.__wrapped__.log_prob(value)
 
 
+def remembering(q: Distribution, z: Array, log_q: Array | None) -> Distribution:
+    """The posterior for a penalty on its draw z: one that remembers, where `draw` gave a log-density."""
+    return q if log_q is None else Drawn(q, z, log_q)
+
+
 def batch_of(q: Distribution, z: Array) -> Shape:
     """`*B`: the shape of the log-densities of one draw."""
     return jax.eval_shape(lambda: q.log_prob(z)).shape

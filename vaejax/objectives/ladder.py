@@ -11,7 +11,7 @@ from vaejax.distributions import Normal, sized
 from vaejax.distributions._base import at_least_float32
 from vaejax.objectives import regularizers
 from vaejax.objectives.autoencode import check_data, check_terms
-from vaejax.objectives.draws import Drawn, batch_of, draw
+from vaejax.objectives.draws import batch_of, draw, remembering
 from vaejax.types import Array, ArrayLike, Distribution, LadderTerms, MapSamples, Regularizer
 
 # The latents above a layer, top first, to its prior p(z_l | above).
@@ -91,7 +91,7 @@ def ladder_elbo(
             check_distribution("a prior must return", p)
             q = layer(above, p)
             z, log_q = draw(keys[2 * index], q)
-            known = q if log_q is None else Drawn(q, z, log_q)
+            known = remembering(q, z, log_q)
             divergence = jnp.asarray(kl(p)(keys[2 * index + 1], known, z))
             if divergence.shape != batch_of(known, z):
                 raise ValueError(

@@ -6,9 +6,7 @@ from typing import Any
 
 import jax
 
-from vaejax.distributions import (
-    standard_normal,
-)
+from vaejax.distributions import standard_normal
 from vaejax.objectives.bounds import ciwae_bound, elbo_bound, iwae_bound, miwae_bound, renyi_bound
 from vaejax.objectives.importance import importance_bound
 from vaejax.types import Array, ArrayLike, Distribution, Objective, Params

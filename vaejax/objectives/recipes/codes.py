@@ -5,16 +5,12 @@ from typing import Any
 
 import jax
 
-from vaejax.distributions import (
-    Delta,
-)
+from vaejax.distributions import Delta
 from vaejax.objectives.autoencode import autoencode
 from vaejax.objectives.finite_scalar import finite_scalar_quantize
 from vaejax.objectives.quantization import residual_quantize, vector_quantize
 from vaejax.objectives.quantization_losses import codebook_loss, commitment_loss
-from vaejax.objectives.regularizers import (
-    none,
-)
+from vaejax.objectives.regularizers import none
 from vaejax.types import Array, ArrayLike, AutoencodeTerms, Decode, Distribution, Encode, Objective, Regularizer
 
 

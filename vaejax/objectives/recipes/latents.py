@@ -13,9 +13,7 @@ from vaejax.distributions import (
     vamp_prior,
 )
 from vaejax.objectives.elbo import elbo
-from vaejax.objectives.regularizers import (
-    monte_carlo_kl,
-)
+from vaejax.objectives.regularizers import monte_carlo_kl
 from vaejax.types import Array, ArrayLike, Decode, Distribution, Encode, Objective
 
 

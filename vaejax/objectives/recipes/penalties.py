@@ -7,10 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from vaejax.checks import check_nonnegative, check_positive
-from vaejax.distributions import (
-    Normal,
-    standard_normal,
-)
+from vaejax.distributions import Normal, standard_normal
 from vaejax.objectives.adversarial import Discriminate, prior_ratio, tc_from_discriminator
 from vaejax.objectives.aggregate import Kernel, LogWeights, mmd_to, stratified_weights, tc_decomposition
 from vaejax.objectives.autoencode import autoencode

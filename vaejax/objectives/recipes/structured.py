@@ -7,10 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vaejax.distributions import (
-    Masked,
-    standard_normal,
-)
+from vaejax.distributions import Masked, standard_normal
 from vaejax.objectives.elbo import elbo
 from vaejax.objectives.ladder import LayerPrior, ladder_elbo
 from vaejax.objectives.marginal import marginalize_label
