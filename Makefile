@@ -2,6 +2,7 @@
 #
 #   make train                          a VAE on handwritten digits
 #   make train EXPERIMENT=digits_ae ARGS="--learning-rate 3e-4" ACCEL=gpu
+#   make sweep ARGS="--seeds 4 --over beta=0.5,1,2,4"
 
 .DEFAULT_GOAL := help
 
@@ -38,16 +39,22 @@ install = if command -v uv >/dev/null; \
 
 # Two goals at once would install into one environment at once.
 .NOTPARALLEL:
-.PHONY: help train test test-slow check bench figures methods constraints clean device-$(ACCEL)
+.PHONY: help train sweep hosts test test-slow check bench figures methods constraints clean device-$(ACCEL)
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo
-	@echo 'train takes EXPERIMENT=name, ARGS="settings", ACCEL=cpu|gpu|tpu; experiments:'
+	@echo 'train and sweep take EXPERIMENT=name, ARGS="settings", ACCEL=cpu|gpu|tpu; experiments:'
 	@grep -lE '^(def build\b|build =)' experiments/*.py | sed -E 's|.*/(.*)\.py|  \1|'
 
 train: $(venv)/.train ## train EXPERIMENT (digits_vae) on ACCEL (cpu) with ARGS
 	@$(run)/vaejax train $(EXPERIMENT) $(ARGS)
+
+sweep: $(venv)/.train ## train EXPERIMENT for several seeds and settings (ARGS) as one program
+	@$(run)/vaejax sweep $(EXPERIMENT) $(or $(ARGS),--seeds 4 --over beta=0.5,1,2,4)
+
+hosts: $(venv)/.train ## train on two processes as if they were two hosts, and compare with one
+	@$(run)/python experiments/two_hosts.py $(ARGS)
 
 test: $(venv)/.test ## run the tests
 	$(run)/python -m pytest -n $(workers) $(PYTEST_ARGS)

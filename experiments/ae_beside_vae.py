@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 
 import vaejax
 from vaejax import experiment, nets
+from vaejax.program import optimize
 from vaejax.report import figures
-from vaejax.run import optimize
 from vaejax.types import Array, ElboTerms, Params
 
 PICTURE = Path(__file__).parent / "pictures" / "ae_beside_vae.png"

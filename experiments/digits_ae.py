@@ -12,8 +12,6 @@ Source: Rumelhart, Hinton and Williams 1986, Learning internal representations b
 import dataclasses
 from functools import partial
 
-import optax
-
 import vaejax
 from vaejax import data, experiment, nets
 from vaejax.types import Array, AutoencodeTerms, Params
@@ -37,6 +35,7 @@ def build(settings: Settings) -> experiment.Experiment:
         posterior=nets.heads.delta(),
         likelihood=nets.heads.normal(scale=1.0),
     )
+    model = experiment.adapt(model, settings)
 
     def objective(params: Params, key: Array, x: Array) -> AutoencodeTerms:
         return vaejax.autoencode(key, x, partial(model.encode, params), partial(model.decode, params), vaejax.none)
@@ -46,5 +45,5 @@ def build(settings: Settings) -> experiment.Experiment:
         model=model,
         prepare=lambda key, images: data.to_unit(images, dataset.max_value),
         objective=objective,
-        optimizer=optax.adam(settings.learning_rate),
+        optimizer=experiment.make_optimizer(settings, dataset),
     )

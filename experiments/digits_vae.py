@@ -14,11 +14,10 @@ import dataclasses
 from functools import partial
 
 import jax.numpy as jnp
-import optax
 
 import vaejax
 from vaejax import data, experiment, nets
-from vaejax.types import Array, ElboTerms, Params
+from vaejax.types import Array, ArrayLike, ElboTerms, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,16 +33,18 @@ def build(settings: Settings) -> experiment.Experiment:
     dataset = data.load_digits()
     levels = nets.heads.categorical(dataset.max_value + 1)
     model = nets.mlp(dataset.shape, settings.latent_size, hidden_sizes=settings.hidden_sizes, likelihood=levels)
+    model = experiment.adapt(model, settings)
 
-    def objective(params: Params, key: Array, x: Array) -> ElboTerms:
+    def objective(params: Params, key: Array, x: Array, beta: ArrayLike = settings.beta) -> ElboTerms:
         encode, decode = partial(model.encode, params), partial(model.decode, params)
-        return vaejax.elbo(key, x, encode, decode, num_samples=settings.num_samples, beta=settings.beta)
+        return vaejax.elbo(key, x, encode, decode, num_samples=settings.num_samples, beta=beta)
 
     return experiment.Experiment(
         dataset=dataset,
         model=model,
         prepare=lambda key, images: jnp.asarray(images),
         objective=objective,
-        optimizer=optax.adam(settings.learning_rate),
+        optimizer=experiment.make_optimizer(settings, dataset),
         prior=lambda params: vaejax.standard_normal.expand((settings.latent_size,)),
+        schedules=experiment.kl_schedules(settings, dataset),
     )

@@ -14,11 +14,9 @@ import dataclasses
 import os
 from functools import partial
 
-import optax
-
 import vaejax
 from vaejax import data, experiment, nets
-from vaejax.types import Array, ElboTerms, Params
+from vaejax.types import Array, ArrayLike, ElboTerms, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,16 +39,18 @@ def build(settings: Settings) -> experiment.Experiment:
         raise ValueError("mnist_vae needs the folder of the IDX files: --folder FOLDER or VAEJAX_DATA=FOLDER")
     dataset = data.load_mnist(settings.folder)
     model = nets.mlp(dataset.shape, settings.latent_size, hidden_sizes=settings.hidden_sizes)
+    model = experiment.adapt(model, settings)
 
-    def objective(params: Params, key: Array, x: Array) -> ElboTerms:
+    def objective(params: Params, key: Array, x: Array, beta: ArrayLike = settings.beta) -> ElboTerms:
         encode, decode = partial(model.encode, params), partial(model.decode, params)
-        return vaejax.elbo(key, x, encode, decode, num_samples=settings.num_samples, beta=settings.beta)
+        return vaejax.elbo(key, x, encode, decode, num_samples=settings.num_samples, beta=beta)
 
     return experiment.Experiment(
         dataset=dataset,
         model=model,
         prepare=partial(data.binarize, max_value=dataset.max_value),
         objective=objective,
-        optimizer=optax.adam(settings.learning_rate),
+        optimizer=experiment.make_optimizer(settings, dataset),
         prior=lambda params: vaejax.standard_normal.expand((settings.latent_size,)),
+        schedules=experiment.kl_schedules(settings, dataset),
     )

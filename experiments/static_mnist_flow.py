@@ -35,5 +35,6 @@ def build(settings: Settings) -> experiment.Experiment:
     dataset = static_mnist.load(settings)
     posterior = nets.posteriors.coupling_flow(settings.flow_layers, settings.flow_hidden_size)
     model = nets.mlp(dataset.shape, settings.latent_size, hidden_sizes=settings.hidden_sizes, posterior=posterior)
+    model = experiment.adapt(model, settings)
     bound = recipes.sticking_the_landing(num_samples=settings.num_samples)
     return static_mnist.compose(settings, dataset, model, lambda params: bound, static_mnist.standard_prior(settings))

@@ -32,5 +32,6 @@ def build(settings: Settings) -> experiment.Experiment:
     static_mnist.check_unweighted(settings)
     dataset = static_mnist.load(settings)
     model = nets.mlp(dataset.shape, settings.latent_size, hidden_sizes=settings.hidden_sizes)
+    model = experiment.adapt(model, settings)
     iwae = recipes.iwae(num_samples=settings.num_samples, path_gradient=settings.path_gradient)
     return static_mnist.compose(settings, dataset, model, lambda params: iwae, static_mnist.standard_prior(settings))

@@ -19,7 +19,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import optax
 
 import vaejax
 from vaejax import data, evaluation, experiment, nets, recipes
@@ -40,6 +39,9 @@ class Settings(experiment.VaeSettings):
     """Widths of the encoder's hidden layers; the decoder has them in reverse."""
     report_samples: int = 200
     """Importance samples of the reported bound on log p(x)."""
+    training: experiment.Training = dataclasses.field(
+        default_factory=lambda: experiment.Training(schedule="cosine_decay")
+    )
 
 
 def load(settings: Settings) -> data.Dataset:
@@ -57,22 +59,22 @@ def compose(
 ) -> experiment.Experiment:
     """The experiment of a method: params to its objective, and params to its prior."""
 
-    def objective(params: Params, key: Array, x: Array) -> evaluation.Terms:
-        return method(params)(key, x, partial(model.encode, params), partial(model.decode, params))
+    def objective(params: Params, key: Array, x: Array, **scheduled: Array) -> evaluation.Terms:
+        return method(params)(key, x, partial(model.encode, params), partial(model.decode, params), **scheduled)
 
     def report(params: Params, key: Array, x: Array) -> evaluation.Terms:
         bound = recipes.iwae(prior(params), num_samples=settings.report_samples)
         return bound(key, x, partial(model.encode, params), partial(model.decode, params), map_samples=in_chunks)
 
-    steps = settings.epochs * data.count_steps(len(dataset.train.images), settings.batch_size)
     return experiment.Experiment(
         dataset=dataset,
         model=model,
         prepare=lambda key, images: jax.numpy.asarray(images, jax.numpy.float32),
         objective=objective,
-        optimizer=optax.adam(optax.cosine_decay_schedule(settings.learning_rate, steps)),
+        optimizer=experiment.make_optimizer(settings, dataset),
         prior=prior,
         report=report,
+        schedules=experiment.kl_schedules(settings, dataset),
     )
 
 
@@ -85,6 +87,8 @@ def check_unweighted(settings: Settings) -> None:
     """Raise where a weight is asked of a KL term by a bound that has none."""
     if settings.beta != 1.0:
         raise ValueError(f"beta must be 1, since this bound has no KL term to weigh; got {settings.beta}")
+    if settings.kl_schedule is not experiment.KlSchedule.CONSTANT:
+        raise ValueError(f"kl_schedule must be constant, since this bound has no KL term; got {settings.kl_schedule}")
 
 
 def standard_prior(settings: Settings) -> Callable[[Params], Distribution]:
@@ -95,5 +99,6 @@ def build(settings: Settings) -> experiment.Experiment:
     """Perceptrons, a Normal posterior, and the evidence lower bound."""
     dataset = load(settings)
     model = nets.mlp(dataset.shape, settings.latent_size, hidden_sizes=settings.hidden_sizes)
+    model = experiment.adapt(model, settings)
     vae = partial(recipes.vae(), num_samples=settings.num_samples, beta=settings.beta)
     return compose(settings, dataset, model, lambda params: vae, standard_prior(settings))

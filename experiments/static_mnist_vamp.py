@@ -33,6 +33,7 @@ def build(settings: Settings) -> experiment.Experiment:
     """The nets of static_mnist_vae and a mixture of their posteriors at learned inputs."""
     dataset = static_mnist.load(settings)
     model = nets.mlp(dataset.shape, settings.latent_size, hidden_sizes=settings.hidden_sizes)
+    model = experiment.adapt(model, settings)
     images = dataset.train.images
 
     def init(key: Array) -> Params:

@@ -9,7 +9,19 @@ from pathlib import Path
 import pytest
 
 import vaejax
-from vaejax import data, distributions, evaluation, generation, nets, objectives, recipes, report, testing, training
+from vaejax import (
+    data,
+    distributions,
+    evaluation,
+    generation,
+    nets,
+    objectives,
+    recipes,
+    report,
+    testing,
+    training,
+    writers,
+)
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "vaejax"
@@ -29,14 +41,39 @@ ROOMS = {
     "training": ({"types", "checks"}, {"jax", "numpy", "optax", "orbax"}),
     "report": ({"types", "checks", "data", "evaluation"}, {"numpy", "matplotlib"}),
     "generation": ({*CORE, "data", "training"}, {"jax", "numpy", "optax", "sklearn"}),
-    "experiment": ({*CORE, "nets", "data", "evaluation"}, {"optax"}),
-    "outcome": ({"types", "evaluation", "report", "training", "experiment"}, {"jax", "numpy"}),
+    "settings": ({"checks", "data"}, set()),
+    "experiment": ({*CORE, "nets", "data", "evaluation", "training", "settings"}, {"jax", "optax"}),
+    "writers": ({"types", "checks"}, {"numpy"}),
+    "memory": (set(), {"jax"}),
+    "folder": ({"settings", "training"}, set()),
+    "outcome": ({"types", "evaluation", "report", "experiment"}, {"jax", "numpy"}),
+    "program": (
+        {"types", "checks", "data", "evaluation", "objectives", "training", "settings", "experiment", "outcome"},
+        {"jax", "numpy"},
+    ),
+    "results": ({"evaluation", "folder"}, {"numpy"}),
+    "trainer": ({"types", "training", "settings", "writers", "program"}, {"jax", "numpy"}),
     "run": (
-        {"types", "checks", "objectives", "data", "training", "evaluation", "experiment", "outcome"},
-        {"jax"},
+        {"types", "training", "settings", "experiment", "memory", "folder", "outcome", "program", "results", "trainer"},
+        {"jax", "numpy"},
+    ),
+    "sweep_report": ({"evaluation", "report"}, {"numpy"}),
+    "sweep": (
+        {"types", "checks", "data", "evaluation", "training", "settings", "experiment", "folder", "outcome", "program",
+         "trainer", "run", "sweep_report"},
+        {"jax", "numpy"},
+    ),
+    "replay": (
+        {"types", "checks", "data", "objectives", "training", "settings", "experiment", "folder", "program", "trainer",
+         "run", "evaluation"},
+        {"jax", "numpy", "optax"},
     ),
     "progress": ({"training", "evaluation"}, {"rich"}),
-    "cli": ({"__init__", "evaluation", "experiment", "run", "progress"}, {"jax", "tyro"}),
+    "cli": (
+        {"__init__", "evaluation", "experiment", "results", "run", "sweep", "sweep_report", "replay", "progress",
+         "training"},
+        {"jax", "numpy", "tyro"},
+    ),
     "__main__": ({"__init__", "cli"}, set()),
 }
 
@@ -81,7 +118,7 @@ assert not jax._src.xla_bridge.backends_are_initialized()
 
 PUBLIC = [
     vaejax, distributions, objectives, recipes, testing, nets, nets.heads, nets.posteriors, nets.likelihoods, data,
-    training, evaluation, generation, report.figures,
+    training, evaluation, generation, report.figures, writers,
 ]  # fmt: skip
 
 

@@ -1,22 +1,35 @@
-"""The command line: `vaejax train EXPERIMENT [settings]`."""
+"""The command line: `vaejax train`, `vaejax sweep` and `vaejax replay`."""
 
+import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 import tyro
 
 from vaejax import __version__
 from vaejax.evaluation import LABELS
-from vaejax.experiment import experiment_names, load_experiment
+from vaejax.experiment import Settings, experiment_names, load_experiment
 from vaejax.progress import TrainingProgress
-from vaejax.run import RunResult, train
+from vaejax.results import RunResult
+from vaejax.run import train
+from vaejax.sweep import sweep
+from vaejax.sweep_report import table
+from vaejax.training import Interrupted, Report, is_first_host, join_cluster
 
 USAGE = """usage: vaejax train EXPERIMENT [settings]
+       vaejax sweep EXPERIMENT [--seeds N] [--over SETTING=VALUE,VALUE,...] ... [settings]
+       vaejax replay RUN [--step N]
        vaejax train EXPERIMENT --help     the settings of an experiment
        vaejax --version
+
+train   trains an experiment; the same command again goes on with a run that was stopped
+sweep   trains all combinations of some settings, each from N seeds, as one program
+replay  takes a step of a run apart that was not finite, or any other
 
 EXPERIMENT is a file of the folder experiments, by its name, or the path of a Python file.
 With VAEJAX_TRACEBACK=1 in the environment an error shows where it came from.
@@ -24,40 +37,121 @@ Experiments here: {names}"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, 1 for what failed on the way, 2 for what was asked wrongly."""
+    """Run a command; returns the exit code.
+
+    0; 1 for what failed on the way; 2 for what was asked wrongly; 128 and the number of a signal that stopped it.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words in (["--help"], ["-h"], [], ["train"], ["train", "--help"]):
+    if not [word for word in words if word not in (*COMMANDS, "--help", "-h")]:
         print(USAGE.format(names=", ".join(experiment_names()) or "none"))
         return 0 if words[-1:] in (["--help"], ["-h"]) else 2
     if words == ["--version"]:
         print(__version__)
         return 0
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn  # type: ignore[assignment]
+        return _run(words)
+
+
+def _run(words: list[str]) -> int:
     try:
-        return _train(words)
+        if words[0] not in COMMANDS or words[1].startswith("-"):
+            raise ValueError(f"unknown command: {' '.join(words)} (try vaejax --help)")
+        return COMMANDS[words[0]](words[1], words[2:])
+    except Interrupted as error:
+        return _fail(f"{error}; the same command goes on from there", error.exit_code)
     except KeyboardInterrupt:
-        return _fail("interrupted; what the run folder holds so far stays", 130)
-    except FloatingPointError as error:
-        return _fail(error, 1)
-    except (ValueError, TypeError, OSError) as error:
+        return _fail("interrupted; the same command goes on from what is saved", 130)
+    except (FloatingPointError, ValueError, TypeError, OSError) as error:
         # For those who look for a mistake in an experiment file of their own.
         if os.environ.get("VAEJAX_TRACEBACK"):
             raise
-        return _fail(error, 2)
+        return _fail(error, 1 if isinstance(error, FloatingPointError) else 2)
 
 
-def _train(words: list[str]) -> int:
-    if words[0] != "train" or len(words) < 2 or words[1].startswith("-"):
-        raise ValueError(f"unknown command: {' '.join(words)} (try vaejax --help)")
-    name = words[1]
-    module = load_experiment(name)
-    settings = tyro.cli(module.Settings, args=words[2:], prog=f"vaejax train {name}", description=module.__doc__)
-    check_platform()
+def _train(name: str, words: list[str]) -> int:
+    module, settings = _settings(f"train {name}", name, words)
     experiment = module.build(settings)
-    print(f"{name}: {experiment.dataset.name} on {jax.devices()[0].device_kind}", file=sys.stderr)
-    with TrainingProgress(settings.epochs, settings.batch_size) as progress:
-        result = train(name, settings, experiment, progress.update)
-    print(summary(result))
+    _begin(name, settings, experiment.dataset.name)
+    with TrainingProgress(settings.num_steps(experiment.dataset), settings.batch_size) as progress:
+        result = train(name, settings, experiment, [progress.update] if is_first_host() else [])
+    if result is not None:
+        print(summary(result))
     return 0
+
+
+def _sweep(name: str, words: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog=f"vaejax sweep {name}", add_help=False, allow_abbrev=False)
+    parser.add_argument("--seeds", type=int, default=1, help="seeds of each combination, from --seed on")
+    parser.add_argument("--over", action="append", default=[], metavar="SETTING=VALUE,...", help="values to try of one")
+    options, rest = parser.parse_known_args(words)
+    if "--help" in rest:
+        print(f"{parser.format_help()}\nand the settings that all members share:\n")
+    module, settings = _settings(f"sweep {name}", name, rest)
+    over = dict(_tried(each) for each in options.over)
+    dataset = module.build(settings).dataset
+    members = options.seeds * int(np.prod([len(values) for values in over.values()], dtype=int))
+    _begin(f"{name}, {members} members", settings, dataset.name)
+    with TrainingProgress(settings.num_steps(dataset), settings.batch_size * members) as progress:
+        show = lambda report, state: progress.update(_averaged(report))
+        result = sweep(name, settings, module.build, over, num_seeds=options.seeds, callbacks=[show])
+    rows = table(result.members)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    print("test, mean over the seeds +- its standard error")
+    print("\n".join("  " + "  ".join(map(str.rjust, row, widths)) for row in rows))
+    print(f"trained in {result.seconds:.1f} s\nsweep folder: {result.folder}")
+    print("\n".join(f"  {path}" for path in result.pictures))
+    return 0
+
+
+def _tried(words: str) -> tuple[str, list[float]]:
+    """`beta=0.5,1` as the name of a setting and its values."""
+    name, _, values = words.partition("=")
+    try:
+        return name.replace("-", "_"), [float(each) for each in values.split(",")]
+    except ValueError as error:
+        raise ValueError(f"over must be SETTING=VALUE,VALUE,... with numbers; got {words}") from error
+
+
+def _averaged(report: Report) -> Report:
+    """The report of a sweep with the mean over the members that still train."""
+    metrics = {name: np.nanmean(values, axis=0) for name, values in report.metrics.items()}
+    return report._replace(metrics=metrics, skipped=np.sum(report.skipped))
+
+
+def _replay(folder: str, words: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog=f"vaejax replay {folder}", allow_abbrev=False)
+    parser.add_argument("--step", type=int, help="of a step that did not fail")
+    from vaejax.replay import describe, replay
+
+    check_platform()
+    print(describe(replay(folder, parser.parse_args(words).step)))
+    return 0
+
+
+COMMANDS = {"train": _train, "sweep": _sweep, "replay": _replay}
+
+
+def _settings(command: str, name: str, words: list[str]) -> tuple[Any, Any]:
+    """The module of an experiment and its settings, after the cluster has been joined that they name."""
+    module = load_experiment(name)
+    settings = tyro.cli(
+        module.Settings,
+        args=words,
+        prog=f"vaejax {command}",
+        description=module.__doc__,
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.EnumChoicesFromValues, tyro.conf.FlagCreatePairsOff),
+    )
+    settings.check()
+    join_cluster(settings.running.coordinator, settings.running.num_hosts, settings.running.host_index)
+    check_platform()
+    return module, settings
+
+
+def _begin(what: str, settings: Settings, dataset: str) -> None:
+    count, kind = settings.running.devices or len(jax.devices()), jax.devices()[0].device_kind
+    if is_first_host():
+        print(f"{what}: {dataset} on {kind if count == 1 else f'{count} x {kind}'}", file=sys.stderr)
 
 
 def check_platform() -> None:
@@ -83,10 +177,21 @@ def summary(result: RunResult) -> str:
             unit = "white = 1, summed over the pixels" if name == "squared_error" else "nats"
             lines.append(f"  {label:<15}{mean:9.2f} +- {standard_error:.2f}  {unit}")
     lines.append(f"active units: {result.active_units}")
-    lines.append(f"trained in {result.seconds:.1f} s, {result.examples_per_second:,.0f} examples/s")
+    if result.measured_step != result.steps:
+        best = f"step {result.measured_step} of {result.steps}"
+        lines.append(f"measured at {best}, the best on the validation examples")
+    if result.skipped:
+        lines.append(f"skipped {result.skipped} steps that were not finite")
+    memory = ", ".join(f"{size / 2**20:,.0f} MiB of {name} memory" for name, size in result.peak_memory.items())
+    speed = f"{result.examples_per_second:,.0f} examples/s"
+    lines.append(f"trained in {result.seconds:.1f} s, {speed}" + (f", at most {memory}" if memory else ""))
     lines.append(f"run folder: {result.folder}")
     lines.extend(f"  {path}" for path in result.pictures)
     return "\n".join(lines)
+
+
+def _warn(message: Any, *_: Any) -> None:
+    print(f"vaejax: warning: {message}", file=sys.stderr)
 
 
 def _fail(message: Any, code: int) -> int:

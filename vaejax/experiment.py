@@ -4,60 +4,40 @@
 `objective`, a step.
 """
 
-import dataclasses
 import difflib
 import importlib.util
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import optax
 
-from vaejax.checks import check_count
+from vaejax import training
 from vaejax.data import Dataset
 from vaejax.evaluation import Terms
-from vaejax.nets import Model
+from vaejax.nets import Model, in_precision, rematerialize
+from vaejax.settings import KlSchedule, Precision, Running, Settings, Training, VaeSettings
 from vaejax.types import Array, Distribution, Params
 
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """The settings that every experiment has; an experiment adds its own."""
-
-    seed: int = 0
-    """Seed of the parameters, the order of the examples and all noise."""
-    epochs: int = 100
-    """Passes over the training data."""
-    batch_size: int = 128
-    """Examples per step."""
-    learning_rate: float = 1e-3
-    """Step size of Adam."""
-    latent_size: int = 8
-    """Number of latents."""
-    hidden_sizes: tuple[int, ...] = (128,)
-    """Widths of the encoder's hidden layers; the decoder has them in reverse."""
-    output: str | None = None
-    """Folder of the run, which must not exist; by default runs/EXPERIMENT/NUMBER."""
-
-    def check(self) -> None:
-        """Raise `TypeError` or `ValueError` on a setting that cannot be."""
-        for name in ("epochs", "batch_size"):
-            check_count(name, getattr(self, name))
-        check_count("seed", self.seed, minimum=0)
-        if not 0 < self.learning_rate < float("inf"):
-            raise ValueError(f"learning_rate must be positive and finite; got {self.learning_rate}")
-
-
-@dataclasses.dataclass(frozen=True)
-class VaeSettings(Settings):
-    """The settings of a variational autoencoder."""
-
-    num_samples: int = 1
-    """Monte-Carlo samples of the likelihood term."""
-    beta: float = 1.0
-    """Weight of the KL term in training; the figures reported never use it."""
+# With what an experiment's file is written.
+__all__ = [
+    "Experiment",
+    "KlSchedule",
+    "Running",
+    "Settings",
+    "Training",
+    "VaeSettings",
+    "adapt",
+    "experiment_names",
+    "experiment_path",
+    "kl_schedules",
+    "load_experiment",
+    "make_optimizer",
+]
 
 
 class Experiment(NamedTuple):
@@ -67,13 +47,51 @@ class Experiment(NamedTuple):
     model: Model
     # (key, images [*B, H, W, C] uint8) to the x that the model sees; a key per step, a fixed one for testing
     prepare: Callable[[Array, Any], Array]
-    # (params, key, x) to the terms of which the value is maximised
-    objective: Callable[[Params, Array, Array], Terms]
+    # (params, key, x), and what is scheduled by keyword, to the terms of which the value is maximised
+    objective: Callable[..., Terms]
     optimizer: optax.GradientTransformation
     # params to p(z) over one latent [Z]; None where there is nothing to sample from
     prior: Callable[[Params], Distribution] | None = None
     # (params, key, x) to the terms that are reported of the test set, example by example; the objective where None
     report: Callable[[Params, Array, Array], Terms] | None = None
+    # whether the objective is a function of the batch as a whole; else each example has a key of its own
+    couples_batch: bool = False
+    # keyword arguments of the objective as functions of the step
+    schedules: Mapping[str, Callable[[Array], Any]] = MappingProxyType({})
+
+
+def adapt(model: Model, settings: Settings) -> Model:
+    """The model with the precision and the memory that the settings ask for."""
+    if settings.training.precision is Precision.BFLOAT16:
+        model = in_precision(model, jnp.bfloat16)
+    return rematerialize(model) if settings.training.rematerialize else model
+
+
+def make_optimizer(settings: Settings, dataset: Dataset) -> optax.GradientTransformation:
+    """The optimizer that the settings ask for."""
+    wanted = settings.training
+    return training.make_optimizer(
+        settings.learning_rate,
+        num_steps=settings.num_steps(dataset),
+        optimizer=wanted.optimizer,
+        schedule=wanted.schedule,
+        warm_up_steps=round(wanted.warm_up * settings.steps_per_epoch(dataset)),
+        clip_norm=wanted.clip_norm,
+        schedule_options=wanted.schedule_options,
+    )
+
+
+def kl_schedules(settings: VaeSettings, dataset: Dataset) -> dict[str, Callable[[Array], Any]]:
+    """The weight of the KL term as a function of the step, for `Experiment.schedules`; none where it is constant."""
+    steps = settings.kl_epochs * settings.steps_per_epoch(dataset)
+    match settings.kl_schedule:
+        case KlSchedule.LINEAR:
+            return {"beta": training.linear(0.0, settings.beta, steps)}
+        case KlSchedule.SIGMOID:
+            return {"beta": training.sigmoid(0.0, settings.beta, steps)}
+        case KlSchedule.CYCLIC:
+            return {"beta": training.cyclic(0.0, settings.beta, steps)}
+    return {}
 
 
 def load_experiment(name: str) -> Any:
@@ -82,7 +100,7 @@ def load_experiment(name: str) -> Any:
     Raises:
       ValueError: there is none of that name, or the file is not an experiment.
     """
-    path = Path(name) if name.endswith(".py") else Path("experiments") / f"{name}.py"
+    path = experiment_path(name)
     if not path.is_file():
         known = experiment_names()
         close = difflib.get_close_matches(name, known, n=1)
@@ -98,6 +116,11 @@ def load_experiment(name: str) -> Any:
     if not (hasattr(module, "Settings") and hasattr(module, "build")):
         raise ValueError(f"{path} is no experiment: it must define Settings and build(settings)")
     return module
+
+
+def experiment_path(name: str) -> Path:
+    """The file of an experiment, whether it is there or not."""
+    return Path(name) if name.endswith(".py") else Path("experiments") / f"{name}.py"
 
 
 def experiment_names() -> list[str]:

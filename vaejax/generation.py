@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from vaejax.checks import check_array, check_callable, check_count, check_distribution, check_key, check_positive
-from vaejax.data import batch_indices, count_steps
+from vaejax.data import count_steps, epoch_indices
 from vaejax.distributions import (
     Bernoulli,
     Bijector,
@@ -24,8 +24,8 @@ from vaejax.distributions import (
     Transformed,
     standard_normal,
 )
-from vaejax.training import fit, init_state, make_train_step, scan_steps
-from vaejax.training.step import Metrics
+from vaejax.training import begin, fit, init_state, make_train_step, resident
+from vaejax.training.gradients import Metrics
 from vaejax.types import Array, ArrayLike, Decode, Distribution, Encode
 
 
@@ -160,12 +160,13 @@ def fit_flow(
         return -jnp.mean(compose(flow).log_prob(batch)), {}
 
     order_key, state_key = jax.random.split(key)
-    steps = count_steps(len(points), min(batch_size, len(points)))
     size = {"num_examples": len(points), "batch_size": min(batch_size, len(points))}
-    plan = partial(batch_indices, order_key, num_steps=steps, **size)
+    steps = count_steps(**size)
     optimizer = optax.adam(learning_rate)
-    run = scan_steps(make_train_step(loss_fn, optimizer), plan)
-    return compose(fit(run, init_state(state_key, flow, optimizer), points, epochs).params)
+    step = make_train_step(loss_fn, optimizer, max_skipped=0)
+    feed = resident(step, points, partial(epoch_indices, order_key, **size), steps_per_epoch=steps)
+    progress = begin(feed, init_state(state_key, flow, optimizer))
+    return compose(fit(feed, progress, num_steps=epochs * steps, report_every=steps).state.params)
 
 
 def _check_latents(owner: str, latents: Any) -> np.ndarray:

@@ -1,6 +1,6 @@
 """What a trained experiment has to show: its test figures and its pictures."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaejax.evaluation import LABELS, Estimate, active_units, evaluate, per_example
-from vaejax.experiment import Experiment
+from vaejax.experiment import Experiment, Settings
 from vaejax.report import figures
-from vaejax.training import Chunk
 from vaejax.types import Array, Params
 
 # Test data and evaluation noise are the same for every run, whatever its seed.
 EVALUATION_SEED = 0x7E57
+VALIDATION_SEED = 0x7E58
 
 
 class TestSet(NamedTuple):
@@ -76,8 +76,35 @@ def posterior_mean(key: Array, q: Any, num_samples: int = 256) -> Array:
     return jnp.mean(q.sample(key, (num_samples,)), axis=0) if mean is None else mean
 
 
-def draw(experiment: Experiment, params: Params, history: Sequence[Chunk], folder: Path) -> Iterator[Path]:
-    """Draw the pictures of a run into its folder, and yield their paths."""
+def make_validation(experiment: Experiment, settings: Settings) -> Callable[[Params], dict[str, np.ndarray]] | None:
+    """Params to the figures of the examples that are held out, that which is watched first; None where none are.
+
+    The noise is the same every time, so that one set of weights differs from another by the weights alone.
+    """
+    size = settings.training.validation_size
+    if not size:
+        return None
+    prepare_key, noise_key = jax.random.split(jax.random.key(VALIDATION_SEED))
+    x = experiment.prepare(prepare_key, experiment.dataset.train.images[-size:])
+    figures = example_figures(experiment, float(jnp.max(x)))
+    compiled = jax.jit(lambda params, x: evaluate(jax.random.clone(noise_key), x, partial(figures, params)))
+
+    def validate(params: Params) -> dict[str, np.ndarray]:
+        means = {name: np.asarray(estimate.mean) for name, estimate in compiled(params, x).items()}
+        return {f"validation_{name}": means[name] for name in LABELS if name in means}
+
+    return validate
+
+
+def draw(experiment: Experiment, params: Params, history: Sequence[Mapping[str, Any]], folder: Path) -> Iterator[Path]:
+    """Draw the pictures of a run into its folder, and yield their paths.
+
+    Args:
+      experiment: that was trained.
+      params: to draw with.
+      history: the lines of its `metrics.jsonl`.
+      folder: of the run.
+    """
     x, white, _, sample_key, mean_key = prepare_test_set(experiment)
     decode = partial(jax.jit(experiment.model.decode), params)
     shown = x[:32]
@@ -92,10 +119,11 @@ def draw(experiment: Experiment, params: Params, history: Sequence[Chunk], folde
         prior_key, draw_key = jax.random.split(sample_key)
         p = decode(experiment.prior(params).sample(prior_key, (64,)))
         yield save("samples.png", figures.samples(p.mean, p.sample(draw_key), white))
-    names = [name for name in LABELS if name in history[-1].metrics]
-    curves = {LABELS[name]: [float(chunk.metrics[name]) for chunk in history] for name in names}
-    axes = history[-1].metrics.get("kl_per_axis", np.zeros(0))
-    yield save("curves.png", figures.learning_curves([chunk.step for chunk in history], curves, axes))
+    names = [name for name in LABELS if name in history[-1]]
+    # A figure that is not finite is null in JSON.
+    curves = {LABELS[name]: np.array([line[name] for line in history], float) for name in names}
+    axes = np.array(history[-1].get("kl_per_axis", []), float)
+    yield save("curves.png", figures.learning_curves([line["step"] for line in history], curves, axes))
     if means.shape[-1] == 2:
         # The same noise again for those that were shown.
         all_means = encode_means(experiment, params, jax.random.clone(mean_key), x)

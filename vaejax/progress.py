@@ -9,23 +9,23 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemaining
 from rich.text import Text
 
 from vaejax.evaluation import LABELS
-from vaejax.training import Chunk
+from vaejax.training import Report
 
 # Without a terminal, this many lines in all.
 LINES = 10
 
 
 class TrainingProgress:
-    """A context whose `update` takes each chunk of a run of `num_chunks` chunks."""
+    """A context whose `update` takes each report of a run of `num_steps` steps."""
 
-    def __init__(self, num_chunks: int, batch_size: int, console: Console | None = None):
-        self.num_chunks, self.batch_size, self.done = num_chunks, batch_size, 0
+    def __init__(self, num_steps: int, batch_size: int, console: Console | None = None):
+        self.num_steps, self.batch_size = num_steps, batch_size
         console = console or Console(file=sys.stderr)
         self.is_terminal = console.is_terminal
         # The figures have a line of their own: beside them a terminal of 80 columns has no room for a bar.
         self.text = Text("compiling", no_wrap=True)
         self.bar = Progress(BarColumn(bar_width=40), TaskProgressColumn(), TimeRemainingColumn(), console=console)
-        self.task = self.bar.add_task("", total=num_chunks)
+        self.task = self.bar.add_task("", total=num_steps)
         self.live = Live(Group(self.text, self.bar), console=console, refresh_per_second=10)
 
     def __enter__(self) -> "TrainingProgress":
@@ -39,19 +39,22 @@ class TrainingProgress:
         if self.is_terminal:
             self.live.stop()
 
-    def update(self, chunk: Chunk) -> None:
-        """Show where the run is after a chunk."""
-        self.done += 1
-        text = describe(chunk, chunk.num_steps * self.num_chunks, self.batch_size)
+    def update(self, report: Report, state: object = None) -> None:
+        """Show where the run is after a report."""
+        text = describe(report, self.num_steps, self.batch_size)
+        tenth = lambda step: step * LINES // self.num_steps
         if self.is_terminal:
             self.text.plain = text
-            self.bar.update(self.task, completed=self.done)
-        elif self.done * LINES // self.num_chunks > (self.done - 1) * LINES // self.num_chunks:
+            self.bar.update(self.task, completed=report.step)
+        elif tenth(report.step) > tenth(report.step - report.num_steps):
             print(text, file=sys.stderr, flush=True)
 
 
-def describe(chunk: Chunk, total_steps: int, batch_size: int) -> str:
+def describe(report: Report, total_steps: int, batch_size: int) -> str:
     """One line: step, the parts of the objective in nats, and the speed."""
-    parts = [f"{label} {chunk.metrics[name]:.2f}" for name, label in LABELS.items() if name in chunk.metrics]
-    speed = chunk.num_steps * batch_size / chunk.seconds
-    return f"step {chunk.step}/{total_steps}  {'  '.join(parts)}  {speed:,.0f} examples/s"
+    parts = [f"{label} {report.metrics[name]:.2f}" for name, label in LABELS.items() if name in report.metrics]
+    watched = next((value for name, value in report.metrics.items() if name.startswith("validation_")), None)
+    parts += [] if watched is None else [f"validation {watched:.2f}"]
+    parts += [f"skipped {report.skipped}"] if report.skipped else []
+    speed = batch_size / max(report.seconds_per_step, 1e-9)
+    return f"step {report.step}/{total_steps}  {'  '.join(parts)}  {speed:,.0f} examples/s"

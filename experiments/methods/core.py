@@ -174,19 +174,19 @@ def optimizer(params: Params, learning_rate: float = 1e-3) -> optax.GradientTran
 
 
 def train(
-    method: Method, train_set: data.Split, *, steps: int, seed: int = 0, batch_size: int = 128, chunks: int = 1,
-    on_chunk: Callable[[training.Chunk], None] = lambda chunk: None,
+    method: Method, train_set: data.Split, *, steps: int, seed: int = 0, batch_size: int = 128,
+    on_report: Callable[[training.Report, training.Progress], None] = lambda report, progress: None,
 ) -> training.TrainState:  # fmt: skip
-    """The method trained from scratch, `chunks` chunks of `steps` steps each, one compiled program."""
+    """The method trained from scratch, with a report after each epoch."""
     params_key, noise_key, order_key, extra_key = jax.random.split(jax.random.key(seed), 4)
     params = method.init(params_key)
     adam = optimizer(params)
-    plan = partial(
-        data.batch_indices, order_key, num_steps=steps, num_examples=len(train_set.images), batch_size=batch_size
-    )
-    run = training.scan_steps(training.make_stateful_train_step(method.loss, adam), plan)
-    state = training.init_state(noise_key, params, adam, method.extra(extra_key))
-    return training.fit(run, state, method.examples(train_set), chunks, on_chunk)
+    size = {"num_examples": len(train_set.images), "batch_size": batch_size}
+    epoch, plan = data.count_steps(**size), partial(data.epoch_indices, order_key, **size)
+    step = training.make_stateful_train_step(method.loss, adam, max_skipped=0)
+    feed = training.resident(step, method.examples(train_set), plan, steps_per_epoch=epoch)
+    progress = training.begin(feed, training.init_state(noise_key, params, adam, method.extra(extra_key)))
+    return training.fit(feed, progress, num_steps=steps, report_every=epoch, on_report=on_report).state
 
 
 def squared_error(images: Array, examples: data.Split) -> Array:

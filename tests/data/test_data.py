@@ -1,6 +1,7 @@
 """Data sets, binarization and the order of the examples."""
 
 import gzip
+import itertools
 import os
 import subprocess
 import sys
@@ -138,30 +139,49 @@ def test_binarization_is_a_function_of_its_key():
     assert jnp.any(draw(0) != draw(1))
 
 
-def plan(seed, first, steps, count, batch):
-    return np.asarray(
-        data.batch_indices(
-            jax.random.key(seed), first, num_steps=steps, num_examples=count, batch_size=batch
-        )
-    )  # fmt: skip
+def rows_of(seed, epoch, count, batch):
+    return np.asarray(data.epoch_indices(jax.random.key(seed), epoch, num_examples=count, batch_size=batch))
 
 
 @given(st.integers(0, 1000), st.sampled_from([(10, 3), (12, 4), (7, 7), (5, 1)]))
 def test_every_epoch_is_a_fresh_permutation(seed, sizes):
     count, batch = sizes
-    per_epoch = count // batch
-    epochs = plan(seed, 0, 3 * per_epoch, count, batch).reshape(3, -1)
-    for epoch in epochs:
-        assert len(set(epoch.tolist())) == per_epoch * batch
-        assert 0 <= epoch.min() <= epoch.max() < count
+    epochs = [rows_of(seed, epoch, count, batch) for epoch in range(3)]
+    for rows in epochs:
+        assert rows.shape == (data.count_steps(count, batch), batch) == (count // batch, batch)
+        assert len(set(rows.ravel().tolist())) == rows.size
+        assert 0 <= rows.min() <= rows.max() < count
     if count > 6:
-        assert len({tuple(epoch) for epoch in epochs.tolist()}) > 1
+        assert len({rows.tobytes() for rows in epochs}) > 1
 
 
-@given(st.integers(0, 1000), st.integers(1, 9), st.integers(0, 20))
-def test_a_step_has_the_same_examples_however_the_run_is_cut(seed, length, first):
-    whole = plan(seed, 0, 32, 10, 3)
-    np.testing.assert_array_equal(plan(seed, first, length, 10, 3), whole[first : first + length])
+def test_the_examples_that_an_epoch_leaves_over_are_not_always_the_same():
+    left_over = {(set(range(10)) - set(rows_of(0, epoch, 10, 3).ravel().tolist())).pop() for epoch in range(100)}
+    assert left_over == set(range(10))
+
+
+def test_an_epoch_is_a_function_of_its_number_and_the_key():
+    """Also where the number is traced, as in a loop on the device."""
+    traced = jax.jit(lambda epoch: data.epoch_indices(jax.random.key(3), epoch, num_examples=20, batch_size=4))
+    for epoch in (0, 7):
+        np.testing.assert_array_equal(traced(epoch), rows_of(3, epoch, 20, 4))
+    assert np.any(rows_of(3, 0, 20, 4) != rows_of(4, 0, 20, 4))
+
+
+@pytest.mark.parametrize("first", [0, 2, 3, 7])
+def test_batches_from_the_host_are_those_of_the_device(first):
+    """From any step on, in a tree of arrays, whole or in the shares of two hosts."""
+    examples = {"x": np.arange(20.0).reshape(10, 2), "label": np.arange(10)}
+    rows = np.concatenate([rows_of(3, epoch, 10, 2) for epoch in range(3)])[first : first + 7]
+    read = lambda **share: itertools.islice(
+        data.batches_from(jax.random.key(3), examples, first, batch_size=2, **share), 7
+    )
+    for row, whole, left, right in zip(rows, read(), read(share=(0, 2)), read(share=(1, 2)), strict=True):
+        np.testing.assert_array_equal(whole["label"], row)
+        np.testing.assert_array_equal(whole["x"], examples["x"][row])
+        chex.assert_trees_all_equal(whole, jax.tree.map(lambda *parts: np.concatenate(parts), left, right))
+    with pytest.raises(ValueError, match="batch_size must be a multiple of the 3 hosts; got 2"):
+        next(data.batches_from(jax.random.key(3), examples, first, batch_size=2, share=(0, 3)))
 
 
 @pytest.mark.parametrize(
@@ -170,13 +190,24 @@ def test_a_step_has_the_same_examples_however_the_run_is_cut(seed, length, first
         ({"batch_size": 11}, "batch_size must be at most the 10 examples there are; got 11"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"num_examples": 0}, "num_examples must be at least 1"),
-        ({"num_steps": 0}, "num_steps must be at least 1"),
     ],
 )
 def test_impossible_plans_are_refused(options, message):
-    arguments = {"num_steps": 2, "num_examples": 10, "batch_size": 3} | options
+    arguments = {"num_examples": 10, "batch_size": 3} | options
     with pytest.raises(ValueError, match=message):
-        data.batch_indices(jax.random.key(0), 0, **arguments)
+        data.epoch_indices(jax.random.key(0), 0, **arguments)
+    with pytest.raises(ValueError, match=message):
+        data.count_steps(*arguments.values())
+
+
+def test_plans_take_one_typed_key():
+    for key, error in [
+        (0, TypeError),
+        (jax.random.PRNGKey(0), TypeError),
+        (jax.random.split(jax.random.key(0)), ValueError),
+    ]:
+        with pytest.raises(error, match="key must be"):
+            data.epoch_indices(key, 0, num_examples=10, batch_size=3)
 
 
 def test_binarization_refuses_what_has_no_probability(key):
@@ -189,8 +220,8 @@ def test_binarization_refuses_what_has_no_probability(key):
 
 
 def test_plans_in_double_precision_are_those_in_single(x64):
-    double = plan(3, 5, 7, 10, 3)
+    double = rows_of(3, 5, 10, 3)
     with jax.enable_x64(False):
-        single = plan(3, 5, 7, 10, 3)
+        single = rows_of(3, 5, 10, 3)
     assert double.dtype == single.dtype == np.int32
-    assert double.shape == single.shape
+    np.testing.assert_array_equal(double, single)

@@ -162,15 +162,16 @@ def test_it_traces_once_for_ten_steps():
     chex.clear_trace_counter()
 
 
-def test_a_scan_carries_extra_too():
+def test_the_loop_on_the_device_carries_extra_too():
     optimizer = optax.sgd(0.1)
     step = training.make_stateful_train_step(moving_average, optimizer)
-    plan = lambda first: jnp.tile(jnp.arange(3), (4, 1))
-    scanned, _ = jax.jit(training.scan_steps(step, plan))(start(optimizer), BATCH)
+    feed = training.resident(step, BATCH, lambda epoch: jnp.tile(jnp.arange(3), (2, 1)), steps_per_epoch=2)
+    looped = training.fit(feed, training.begin(feed, start(optimizer)), num_steps=5, report_every=2).state
     state = start(optimizer)
-    for _ in range(4):
+    for _ in range(5):
         state, _ = step(state, BATCH)
-    chex.assert_trees_all_close(numbers(scanned), numbers(state), rtol=1e-5)
+    chex.assert_trees_all_close(numbers(looped), numbers(state), rtol=1e-5)
+    assert looped.extra["count"] == 5
 
 
 def test_bad_arguments_are_named():

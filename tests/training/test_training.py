@@ -1,8 +1,5 @@
-"""The step, the loop and checkpoints."""
+"""The step and the loop around it."""
 
-import os
-import subprocess
-import sys
 from functools import partial
 
 import chex
@@ -14,6 +11,7 @@ import pytest
 
 import vaejax
 from vaejax import data, evaluation, nets, training
+from vaejax.training import loop
 
 IMAGES = np.random.default_rng(0).integers(0, 17, (40, 8, 8, 1)).astype(np.uint8)
 MODEL = nets.mlp((8, 8, 1), 3, hidden_sizes=(16,))
@@ -33,9 +31,20 @@ def start(optimizer=OPTIMIZER):
     return training.init_state(jax.random.key(1), MODEL.init(jax.random.key(0)), optimizer)
 
 
-def chunk(num_steps, loss=loss_fn, optimizer=OPTIMIZER):
-    plan = partial(data.batch_indices, jax.random.key(2), num_steps=num_steps, num_examples=40, batch_size=8)
-    return training.scan_steps(training.make_train_step(loss, optimizer), plan)
+def feed_of(loss=loss_fn, optimizer=OPTIMIZER):
+    plan = partial(data.epoch_indices, jax.random.key(2), num_examples=40, batch_size=8)
+    return training.resident(training.make_train_step(loss, optimizer), IMAGES, plan, steps_per_epoch=5)
+
+
+def train(num_steps, state=None, feed=None, report_every=5, **options):
+    feed = feed or feed_of()
+    progress = training.begin(feed, start() if state is None else state)
+    return training.fit(feed, progress, num_steps=num_steps, report_every=report_every, **options).state
+
+
+def batches(num_steps):
+    plan = partial(data.epoch_indices, jax.random.key(2), num_examples=40, batch_size=8)
+    return IMAGES[np.concatenate([plan(epoch) for epoch in range(num_steps // 5 + 1)])[:num_steps]]
 
 
 def numbers(state):
@@ -80,45 +89,85 @@ def test_it_traces_once_for_ten_steps_and_moves_nothing_to_the_host():
     chex.clear_trace_counter()
 
 
-def test_the_loop_traces_once_for_all_chunks():
+def test_the_loop_is_traced_once_however_many_pauses(monkeypatch):
     count = []
 
     def counted(params, key, images):
         count.append(1)
         return loss_fn(params, key, images)
 
-    state = training.fit(chunk(5, counted), start(), IMAGES, 4)
-    assert state.step == 20
-    # The forward pass is traced once by value_and_grad, whatever the number of chunks.
-    assert len(count) == 1
+    feed = feed_of(counted)
+    progress = training.begin(feed, start())
+    # What a step logs is known from its shapes alone.
+    before, pauses = len(count), []
+    monkeypatch.setattr(loop, "PAUSE_SECONDS", 0.0)
+    training.fit(feed, progress, num_steps=20, report_every=7, on_pause=lambda progress: pauses.append(1))
+    assert len(pauses) == 20
+    assert len(count) - before == 1
 
 
 def test_nothing_is_changed_in_place():
     state = start()
     before = jax.tree.map(np.array, numbers(state))
     images = IMAGES.copy()
-    training.fit(chunk(5), state, IMAGES, 2)
+    train(10, state)
     chex.assert_trees_all_equal(numbers(state), before)
     np.testing.assert_array_equal(IMAGES, images)
 
 
-def test_a_scan_is_the_python_loop():
-    scanned, metrics = jax.jit(chunk(7))(start(), IMAGES)
+def test_the_progress_that_goes_in_is_used_up():
+    feed = feed_of()
+    progress = training.begin(feed, start())
+    training.fit(feed, progress, num_steps=1, report_every=1)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(progress.state.params))
+
+
+def test_the_loop_on_the_device_is_the_python_loop():
+    """The state, and in each report the means of what the steps logged; the last report is a short one."""
+    reports = []
+    looped = train(12, on_report=lambda report, progress: reports.append(report))
     step = jax.jit(training.make_train_step(loss_fn, OPTIMIZER))
-    state = start()
-    plan = data.batch_indices(jax.random.key(2), 0, num_steps=7, num_examples=40, batch_size=8)
+    state, logged = start(), []
+    for batch in batches(12):
+        state, metrics = step(state, batch)
+        logged.append(jax.device_get(metrics))
+    chex.assert_trees_all_close(numbers(looped), numbers(state), rtol=1e-5, atol=1e-6)
+    assert [(report.step, report.num_steps, report.skipped) for report in reports] == [
+        (5, 5, 0),
+        (10, 5, 0),
+        (12, 2, 0),
+    ]
+    for report in reports:
+        part = logged[report.step - report.num_steps : report.step]
+        chex.assert_trees_all_close(report.metrics, jax.tree.map(lambda *each: np.mean(each, axis=0), *part), rtol=1e-5)
+        assert report.seconds_per_step > 0
+
+
+def test_reports_do_not_change_a_bit_and_training_lowers_the_loss():
     losses = []
-    for indices in plan:
-        state, each = step(state, IMAGES[indices])
-        losses.append(each["loss"])
-    chex.assert_trees_all_close(numbers(scanned), numbers(state), rtol=1e-5, atol=1e-6)
-    chex.assert_trees_all_close(metrics["loss"], jnp.stack(losses), rtol=1e-5)
+    often = train(100, report_every=10, on_report=lambda report, progress: losses.append(report.metrics["loss"]))
+    chex.assert_trees_all_equal(numbers(often), numbers(train(100, report_every=64)))
+    assert losses[-1] < losses[0]
 
 
-def test_however_a_run_is_cut_into_chunks_it_is_the_same_run():
-    whole = training.fit(chunk(12), start(), IMAGES, 1)
-    pieces = training.fit(chunk(3), start(), IMAGES, 4)
-    chex.assert_trees_all_close(numbers(whole), numbers(pieces), rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("hook", ["on_report", "on_pause"])
+def test_a_hook_can_end_the_run(hook):
+    seen = []
+
+    def end(*arguments):
+        seen.append(int(arguments[-1].state.step))
+        return seen[-1] >= 5
+
+    state = train(20, **{hook: end})
+    assert state.step == seen[-1] == 5
+
+
+def test_a_run_that_is_done_does_nothing_more():
+    feed = feed_of()
+    progress = training.fit(feed, training.begin(feed, start()), num_steps=3, report_every=5)
+    say = lambda *arguments: pytest.fail("there is nothing to report")
+    again = training.fit(feed, progress, num_steps=3, report_every=5, on_report=say, on_pause=say)
+    assert again.state.step == 3
 
 
 def test_the_noise_of_every_step_is_its_own():
@@ -138,61 +187,41 @@ def test_the_noise_of_every_step_is_its_own():
 
 
 def test_two_runs_with_one_seed_are_equal_and_two_seeds_are_not():
-    once, again = (training.fit(chunk(10), start(), IMAGES, 1) for _ in range(2))
+    once, again = (train(10, feed=feed_of()) for _ in range(2))
     chex.assert_trees_all_equal(numbers(once), numbers(again))
-    other = training.fit(chunk(10), start()._replace(key=jax.random.key(9)), IMAGES, 1)
+    other = train(10, start()._replace(key=jax.random.key(9)))
     assert any(jnp.any(a != b) for a, b in zip(*map(jax.tree.leaves, (once.params, other.params)), strict=True))
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_with_its_step():
-    def poisoned(params, key, images):
-        loss, metrics = loss_fn(params, key, images)
-        # The key of step 7 is the only one that is told apart here.
-        seventh = jnp.all(jax.random.key_data(key) == jax.random.key_data(jax.random.fold_in(jax.random.key(1), 7)))
-        return jnp.where(seventh, jnp.nan, loss), metrics
-
-    seen = []
-    with pytest.raises(FloatingPointError, match=r"the loss is nan at step 7, with .*loss.* not finite"):
-        training.fit(chunk(5, poisoned), start(), IMAGES, 4, seen.append)
-    assert [c.step for c in seen] == [5]
-
-
-def test_chunks_are_reported():
-    seen = []
-    training.fit(chunk(5), start(), IMAGES, 3, seen.append)
-    assert [(c.step, c.num_steps) for c in seen] == [(5, 5), (10, 5), (15, 5)]
-    assert all(c.seconds > 0 for c in seen)
-    assert seen[0].metrics["kl_per_axis"].shape == (3,)
-    assert seen[-1].metrics["loss"] < seen[0].metrics["loss"]
-
-
-def test_a_checkpoint_gives_every_bit_back(tmp_path):
-    state = training.fit(chunk(5), start(), IMAGES, 1)
-    training.save_checkpoint(tmp_path / "checkpoint", state)
-    loaded = training.load_checkpoint(tmp_path / "checkpoint", jax.eval_shape(start))
-    assert jax.tree.structure(loaded) == jax.tree.structure(state)
-    chex.assert_trees_all_equal(numbers(loaded), numbers(state))
-    # The run goes on as if it had never stopped.
-    chex.assert_trees_all_equal(
-        numbers(training.fit(chunk(5), loaded, IMAGES, 1)), numbers(training.fit(chunk(5), state, IMAGES, 1))
+def test_the_average_of_the_parameters():
+    """Against its recursion in numpy, young steps with the smaller weight; a state without one is refused."""
+    optimizer = optax.sgd(0.1)
+    step = jax.jit(
+        training.make_train_step(lambda params, key, batch: (jnp.sum(params**2), {}), optimizer, ema_decay=0.3)
     )
+    state = training.init_state(jax.random.key(0), jnp.array([1.0, -2.0]), optimizer, with_ema=True)
+    expected = np.array([1.0, -2.0])
+    for count in range(6):
+        state, _ = step(state, None)
+        decay = min(0.3, (1 + count) / (10 + count))
+        expected = decay * expected + (1 - decay) * np.asarray(state.params)
+        chex.assert_trees_all_close(state.ema, expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="ema_decay needs a state that keeps a moving average"):
+        step(training.init_state(jax.random.key(0), jnp.ones(2), optimizer), None)
 
 
-def test_a_checkpoint_is_not_overwritten_and_another_models_is_refused(tmp_path):
-    training.save_checkpoint(tmp_path / "checkpoint", start())
-    with pytest.raises(FileExistsError, match="never overwrites"):
-        training.save_checkpoint(tmp_path / "checkpoint", start())
-    wider = nets.mlp((8, 8, 1), 3, hidden_sizes=(17,)).init(jax.random.key(0))
-    other = training.init_state(jax.random.key(1), wider, OPTIMIZER)
-    with pytest.raises(ValueError, match=r"another model: params.decoder.layers.0.bias is float32\[16\].*\[17\] here"):
-        training.load_checkpoint(tmp_path / "checkpoint", other)
-    with pytest.raises(ValueError, match="another model: opt_state"):
-        training.load_checkpoint(tmp_path / "checkpoint", start(optax.sgd(0.1)))
-    with pytest.raises(FileNotFoundError, match="nothing is no checkpoint"):
-        training.load_checkpoint(tmp_path / "nothing", start())
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match="empty is no checkpoint"):
-        training.load_checkpoint(tmp_path / "empty", start())
+def test_what_is_scheduled_reaches_the_loss_and_the_log():
+    optimizer = optax.sgd(1.0)
+    loss = lambda params, key, batch, *, beta: (beta * params, {})
+    step = training.make_train_step(loss, optimizer, schedules={"beta": lambda step: 10.0 + step})
+    each = training.per_example(lambda params, key, example, *, beta: (beta * params, {}))
+    by_example = training.make_train_step(
+        each, optimizer, num_micro_batches=2, schedules={"beta": lambda step: 10.0 + step}
+    )
+    for one in (step, by_example):
+        state = training.init_state(jax.random.key(0), jnp.zeros(()), optimizer)._replace(step=jnp.int32(4))
+        state, metrics = one(state, jnp.zeros(6))
+        assert (state.params, metrics["beta"]) == (-14.0, 14.0)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +230,24 @@ def test_a_checkpoint_is_not_overwritten_and_another_models_is_refused(tmp_path)
         (lambda: training.make_train_step(None, OPTIMIZER), TypeError, "loss_fn must be a function"),
         (lambda: training.make_train_step(loss_fn, 1e-3), TypeError, "optimizer must be an optax.*got float"),
         (lambda: training.init_state(0, {}, OPTIMIZER), TypeError, "key must be a typed PRNG key"),
-        (lambda: training.fit(chunk(5), start(), IMAGES, 0), ValueError, "num_chunks must be at least 1"),
+        (
+            lambda: training.make_train_step(loss_fn, OPTIMIZER, max_skipped=-1),
+            ValueError,
+            "max_skipped must be at least 0",
+        ),
+        (
+            lambda: training.make_train_step(loss_fn, OPTIMIZER, num_micro_batches=0),
+            ValueError,
+            "num_micro_batches must",
+        ),
+        (lambda: training.per_example(None), TypeError, "loss_fn must be a function"),
+        (lambda: train(0), ValueError, "num_steps must be at least 1"),
+        (lambda: train(5, report_every=0), ValueError, "report_every must be at least 1"),
+        (
+            lambda: training.resident(None, IMAGES, None, steps_per_epoch=0),
+            ValueError,
+            "steps_per_epoch must be at least 1",
+        ),
     ],
 )
 def test_bad_arguments_are_named(make, error, message):
@@ -218,24 +264,6 @@ def test_the_optimizer_sees_the_parameters():
 
 
 def test_a_whole_run_in_double_precision(x64):
-    state = training.fit(chunk(5), start(), IMAGES, 2)
+    state = train(10)
     assert state.step == 10
     chex.assert_tree_all_finite(state.params)
-
-
-def test_a_scan_is_pure_and_takes_any_arrays():
-    plain, _ = chunk(2)(start(), IMAGES)
-    chex.assert_trees_all_close(numbers(plain), numbers(jax.jit(chunk(2))(start(), IMAGES)[0]), rtol=1e-5, atol=1e-6)
-
-
-def test_a_checkpoint_of_another_device_loads_here(tmp_path):
-    code = f"""
-import jax, jax.numpy as jnp, optax
-from vaejax import training
-state = training.init_state(jax.random.key(1), {{"w": jnp.arange(3.0)}}, optax.sgd(0.1))
-training.save_checkpoint({str(tmp_path / "checkpoint")!r}, jax.device_put(state, jax.devices()[3]))
-"""
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
-    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | flags)
-    like = training.init_state(jax.random.key(0), {"w": jnp.zeros(3)}, optax.sgd(0.1))
-    chex.assert_trees_all_equal(training.load_checkpoint(tmp_path / "checkpoint", like).params["w"], jnp.arange(3.0))

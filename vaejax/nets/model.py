@@ -5,7 +5,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
+from flax.nnx.nn import dtypes
 
 from vaejax.checks import check_count, check_key
 from vaejax.nets.heads import Head
@@ -13,6 +15,9 @@ from vaejax.types import Array, Distribution, Params, Shape
 
 # Makes a module that maps `[N, *E]` to raw outputs `[N, outputs]`, elements first, channels last.
 MakeModule = Callable[[nnx.Rngs], Callable[[Array], Array]]
+
+# What multiplies by a kernel and adds a bias.
+LAYERS = (nnx.Linear, nnx.LinearGeneral, nnx.Einsum, nnx.Conv, nnx.ConvTranspose)
 
 
 class Model(NamedTuple):
@@ -86,19 +91,34 @@ def check_shape(name: str, shape: Shape) -> None:
 
 def _split(make: MakeModule, key: Array | None = None) -> tuple[nnx.GraphDef[Any], Params]:
     """The static description of a module and its parameters (abstract ones where there is no key)."""
+    module: Any
     if key is None:
         module = nnx.eval_shape(lambda: make(nnx.Rngs(params=jax.random.key(0))))
     else:
         module = make(nnx.Rngs(params=key))
+    for _, layer in nnx.iter_modules(module):
+        if isinstance(layer, LAYERS) and layer.promote_dtype is dtypes.promote_dtype:
+            layer.promote_dtype = _promote
     description, state = nnx.split(module, nnx.Param)
     return description, nnx.to_pure_dict(state)
 
 
+def _promote(arrays: Any, /, *, dtype: Any = None, inexact: bool = True) -> Any:
+    """Inputs, kernel and bias in one dtype, as Flax has them; but a kernel in half precision decides for the inputs.
+
+    The bias stays as it is: its gradient is a sum over batch and pixels, which half precision cannot hold.
+    """
+    inputs, kernel, bias = arrays
+    if dtype is None and jnp.issubdtype(kernel.dtype, jnp.floating) and kernel.dtype.itemsize < 4:
+        return jnp.asarray(inputs, kernel.dtype), kernel, bias
+    return dtypes.promote_dtype(arrays, dtype=dtype, inexact=inexact)
+
+
 def _apply(description: nnx.GraphDef[Any], params: Params, inputs: Array, event: Shape, outputs: Shape) -> Array:
-    """Run a module over `[*B, *event]`, its batch axes made one, to `[*B, *outputs]`."""
+    """Run a module over `[*B, *event]`, its batch axes made one, to `[*B, *outputs]` in float32 or more."""
     batch = inputs.shape[: inputs.ndim - len(event)]
     raw = nnx.merge(description, params)(inputs.reshape(math.prod(batch), *event))
-    return raw.reshape(batch + outputs)
+    return raw.reshape(batch + outputs).astype(jnp.promote_types(raw.dtype, jnp.float32))
 
 
 def _check_event(name: str, value: Array, event: Shape) -> Array:

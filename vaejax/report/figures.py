@@ -68,7 +68,7 @@ def samples(means: ArrayLike, draws: ArrayLike, white: float = 1.0) -> Figure:
     return figure
 
 
-def learning_curves(steps: Sequence[int], curves: Mapping[str, Sequence[float]], kl_per_axis: ArrayLike) -> Figure:
+def learning_curves(steps: Sequence[int], curves: Mapping[str, ArrayLike], kl_per_axis: ArrayLike) -> Figure:
     """The parts of the objective over the steps and, where there are any, the KL of each latent axis."""
     kl_per_axis = np.asarray(kl_per_axis)
     figure = _figure(9.0 if kl_per_axis.size else 5.0, 3.4)
@@ -81,11 +81,13 @@ def learning_curves(steps: Sequence[int], curves: Mapping[str, Sequence[float]],
     panels[0].set_ylabel("nats per example")
     panels[0].set_title("training, mean over an epoch", fontsize=10)
     # The first epochs are far above the rest; the picture is about where the curves settle.
-    tails = np.concatenate([np.asarray(values)[len(values) // 50 :] for values in curves.values()])
-    margin = 0.05 * float(np.ptp(tails)) or 1.0
+    tails = np.concatenate([np.asarray(values)[len(steps) // 50 :] for values in curves.values()])
+    # An epoch of which no step was finite has no figure.
+    lowest, highest = float(np.nanmin(tails)), float(np.nanmax(tails))
+    margin = 0.05 * (highest - lowest) or 1.0
     # Parts of a sum are compared from 0; a single curve shows how it falls.
-    bottom = min(0.0, float(tails.min())) if len(curves) > 1 else float(tails.min()) - margin
-    panels[0].set_ylim(bottom, float(tails.max()) + margin)
+    bottom = min(0.0, lowest) if len(curves) > 1 else lowest - margin
+    panels[0].set_ylim(bottom, highest + margin)
     panels[0].legend(fontsize=8)
     panels[0].grid(alpha=0.3)
     if kl_per_axis.size:
@@ -96,6 +98,39 @@ def learning_curves(steps: Sequence[int], curves: Mapping[str, Sequence[float]],
         panels[1].set_ylabel("KL (nats)")
         panels[1].set_title("KL of each axis, last epoch", fontsize=10)
         panels[1].grid(alpha=0.3, axis="y")
+    return figure
+
+
+def rate_distortion(points: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
+    """Models by how many nats they say of x (the rate, KL) and how many are then missing (the distortion).
+
+    Lines through equal sums, the -ELBO, run downwards; a model further down and left is a better one.
+
+    Args:
+      points: (rate, distortion) of each seed, by the name of their settings.
+
+    Source: Alemi et al. 2018, Fixing a Broken ELBO.
+    """
+    figure = _figure(6.4, 4.8)
+    axes = figure.subplots()
+    everything = np.array([pair for pairs in points.values() for pair in pairs])
+    for label, pairs in points.items():
+        rates, distortions = np.array(pairs).T
+        (line,) = axes.plot(rates, distortions, "o", markersize=4, alpha=0.5)
+        axes.plot(rates.mean(), distortions.mean(), "D", markersize=7, color=line.get_color(), label=label)
+    axes.plot(*np.array([np.mean(pairs, axis=0) for pairs in points.values()]).T, color="gray", linewidth=0.8, zorder=0)
+    (left, low), (right, high) = everything.min(axis=0), everything.max(axis=0)
+    across, up = max(right - left, 1.0) * 0.1, max(high - low, 1.0) * 0.1
+    axes.set_xlim(left - across, right + across)
+    axes.set_ylim(low - up, high + up)
+    for total in MaxNLocator(6).tick_values(left + low, right + high):
+        axes.axline((0.0, total), slope=-1, color="gray", linewidth=0.5, linestyle=":", zorder=0)
+        if low - up < total - left < high + up:
+            axes.text(left - across * 0.9, total - left, f"-ELBO {total:g}", fontsize=7, color="gray")
+    axes.set_xlabel("rate: KL (nats)")
+    axes.set_ylabel("distortion: -E ln p(x|z) (nats)")
+    axes.set_title("test set, each seed and the mean of its settings", fontsize=10)
+    axes.legend(fontsize=8)
     return figure
 
 

@@ -1,54 +1,185 @@
-"""Saving and loading a train state with orbax."""
+"""A checkpoint: a folder that orbax writes and that is sealed when it is whole.
 
+    STEP/state/     what orbax writes: it appears by a rename
+    STEP/seal.json  size and SHA-256 of every file there, and what else the run wants to remember
+
+The seal comes last, after the files have reached the disk. A folder without one is an unfinished save. A file that is
+not as the seal says is damaged, and is named before anything reads it.
+"""
+
+import hashlib
+import json
 import os
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from vaejax.training.step import TrainState
+from vaejax.training.hosts import is_first_host
+
+SEAL, STATE = "seal.json", "state"
 
 
-def save_checkpoint(folder: str | os.PathLike[str], state: TrainState) -> None:
-    """Write a state to a new folder; it appears whole or not at all, by a rename.
+class DamagedCheckpoint(ValueError):
+    """A checkpoint that is not as it was written."""
+
+
+def save_checkpoint(folder: str | os.PathLike[str], tree: Any, about: Mapping[str, Any] | None = None) -> None:
+    """Write a tree of arrays, such as a `TrainState`, to a new folder; it counts once it is whole.
+
+    Args:
+      folder: the new folder.
+      tree: the arrays.
+      about: what else to remember, as JSON can say it; `read_about` gives it back.
 
     Raises:
       FileExistsError: the folder exists; nothing is overwritten.
+      OSError: it cannot be written.
     """
     path = Path(folder).absolute()
     if path.exists():
         raise FileExistsError(f"{folder} exists: a checkpoint never overwrites another")
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path, state)
+        start_save(checkpointer, path, tree)
+        finish_save(checkpointer, path, about or {})
 
 
-def load_checkpoint(folder: str | os.PathLike[str], like: TrainState) -> TrainState:
-    """Read a state as it was saved, bit for bit.
+def load_checkpoint(folder: str | os.PathLike[str], like: Any, sharding_of: Callable[[Any], Any] | None = None) -> Any:
+    """Read a tree of arrays as it was saved, bit for bit.
 
     Args:
       folder: where `save_checkpoint` wrote it.
-      like: a state of the same structure, shapes and dtypes; `jax.eval_shape` gives one for nothing.
+      like: a tree of the same structure, shapes and dtypes; `jax.eval_shape` gives one for nothing.
+      sharding_of: the tree to where its arrays shall lie; the first device where None.
 
     Raises:
-      FileNotFoundError: there is no such folder.
+      FileNotFoundError: there is no such folder, or it is unfinished.
+      DamagedCheckpoint: a `ValueError` that names the file that is not as it was written.
       ValueError: the checkpoint belongs to another model; the first leaf that differs is named.
     """
     path = Path(folder).absolute()
     if not path.is_dir():
         raise FileNotFoundError(f"{folder} is no checkpoint: there is no such folder")
-    # Onto a device that is here now, whatever it was saved from.
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like)
+    check_whole(path)
+    # Onto devices that are here now, whatever it was saved from.
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    shardings = jax.tree.map(lambda leaf: here, like) if sharding_of is None else sharding_of(like)
+    like = jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), like, shardings)
     with ocp.StandardCheckpointer() as checkpointer:
-        saved = checkpointer.metadata(path).item_metadata
+        saved = checkpointer.metadata(path / STATE).item_metadata
         if saved is None:
-            raise FileNotFoundError(f"{folder} is no checkpoint, or an unfinished one")
+            raise DamagedCheckpoint(f"{folder} is no checkpoint: it says nothing of what is in it")
         _check_same(folder, saved, like)
-        return checkpointer.restore(path, like)
+        return checkpointer.restore(path / STATE, like)
 
 
-def _check_same(folder: str | os.PathLike[str], saved: object, like: TrainState) -> None:
+def read_about(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a checkpoint was saved with besides its arrays."""
+    about: dict[str, Any] = _read_seal(Path(folder))["about"]
+    return about
+
+
+def start_save(checkpointer: ocp.StandardCheckpointer, path: Path, tree: Any) -> None:
+    """Begin to write in the background; the tree may be donated as soon as this returns."""
+    if jax.default_backend() == "cpu":
+        # There orbax would write from the very buffers that the next step takes.
+        tree = jax.tree.map(jnp.copy, tree)
+    try:
+        if is_first_host():
+            # Where orbax cannot make a folder its threads wait for it for minutes, and the process for them.
+            path.mkdir(parents=True, exist_ok=True)
+        checkpointer.save(path / STATE, tree)
+    except Exception as error:
+        raise _cannot_write(path, error) from error
+
+
+def finish_save(checkpointer: ocp.StandardCheckpointer, path: Path, about: Mapping[str, Any]) -> None:
+    """Wait until all is written and on the disk, and seal it."""
+    try:
+        checkpointer.wait_until_finished()
+        if is_first_host():
+            _seal(path, about)
+    # Orbax and the store below it raise many kinds.
+    except Exception as error:
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: Path, error: Exception) -> OSError:
+    reason = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
+    return OSError(f"the checkpoint {path} could not be written: {reason}")
+
+
+def check_whole(path: Path) -> None:
+    """Raise where a checkpoint is unfinished or a file of it is not as it was written."""
+    for name, (size, digest) in _read_seal(path)["files"].items():
+        file = path / name
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            raise DamagedCheckpoint(f"{path / SEAL} is damaged: {name} is outside the checkpoint")
+        if not file.is_file():
+            raise DamagedCheckpoint(f"{file} is missing from the checkpoint")
+        if file.stat().st_size != size:
+            raise DamagedCheckpoint(f"{file} is damaged: {file.stat().st_size} bytes where {size} were written")
+        if _digest(file) != digest:
+            raise DamagedCheckpoint(f"{file} is damaged: its checksum is not that of what was written")
+
+
+def _seal(path: Path, about: Mapping[str, Any]) -> None:
+    files = {str(file.relative_to(path)): (file.stat().st_size, _digest(file)) for file in _files(path / STATE)}
+    for name in [path / each for each in files] + [path / STATE, path]:
+        _to_disk(name)
+    content = {"files": files, "about": dict(about)}
+    write_durably(path / SEAL, json.dumps({"content": content, "sha256": _digest_of(content)}))
+
+
+def _read_seal(path: Path) -> dict[str, Any]:
+    seal = path / SEAL
+    if not seal.is_file():
+        raise FileNotFoundError(f"{path} is no checkpoint, or an unfinished one: it has no {SEAL}")
+    try:
+        sealed = json.loads(seal.read_text())
+        if sealed["sha256"] != _digest_of(sealed["content"]):
+            raise ValueError("its checksum is wrong")
+        files = {name: (int(size), str(digest)) for name, (size, digest) in sealed["content"]["files"].items()}
+        return {"files": files, "about": dict(sealed["content"]["about"])}
+    # Whatever JSON can say may be in it.
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedCheckpoint(f"{seal} is damaged: {error}") from error
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Write a file so that after any crash it is there whole, or as it was before."""
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text(text)
+    _to_disk(draft)
+    draft.replace(path)
+    _to_disk(path.parent)
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest_of(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _check_same(folder: str | os.PathLike[str], saved: object, like: Any) -> None:
     found, expected = _leaves(saved), _leaves(like)
     for name in [*expected, *found]:
         if found.get(name) != expected.get(name):
@@ -69,7 +200,7 @@ def _key_name(key: Any) -> str:
 
 
 def _describe(leaf: Any) -> str:
-    if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         # On disk a typed key is the integers behind it.
         leaf = jax.eval_shape(jax.random.key_data, leaf)
     return f"{leaf.dtype}{list(leaf.shape)}"

@@ -1,86 +1,300 @@
-"""Many steps: a chunk of them as one compiled scan, and the loop over chunks."""
+"""Many steps: the driver that pauses for reports and saves, and the loop over examples that stay on the device."""
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from vaejax.checks import check_count
-from vaejax.training.step import Metrics, Step, TrainState
+from vaejax.training.gradients import Metrics
+from vaejax.training.hosts import agree
+from vaejax.training.parallel import place, state_shardings
+from vaejax.training.step import Skipped, Step, TrainState
 from vaejax.types import Array
 
-# The first step of a chunk, traced, to the examples of its steps: [num_steps, batch_size] integers.
+# The number of an epoch, traced, to the examples of its steps: [*M, steps_per_epoch, batch_size] integers.
 Plan = Callable[[Array], Array]
 
+# How long a run goes without a pause, in which it can save and be stopped.
+PAUSE_SECONDS = 0.5
 
-class Chunk(NamedTuple):
-    """What a chunk of steps leaves behind."""
+
+class Snapshot(NamedTuple):
+    """What a run goes back to when its loss is no longer finite."""
+
+    state: TrainState  # as it was at the last report
+    uses: Array  # [] int32, how often since then
+
+
+class Progress(NamedTuple):
+    """A run between two steps: all that it needs to go on as if it had never stopped."""
+
+    state: TrainState
+    totals: Metrics  # the metrics summed over the steps since the last report, without those that were skipped
+    num_summed: Array  # [*M] int32, how many
+    bad: Metrics  # the metrics of the last step that was not finite; 0 before there is one
+    snapshot: Snapshot | tuple[()] = ()
+
+
+class Report(NamedTuple):
+    """What is said of the steps since the last report."""
 
     step: int  # steps done in all
-    num_steps: int  # steps of this chunk
-    metrics: dict[str, np.ndarray]  # each averaged over the steps of the chunk
-    seconds: float  # that it took
+    num_steps: int  # steps of this report
+    metrics: dict[str, np.ndarray]  # each averaged over the steps
+    seconds_per_step: float
+    skipped: np.ndarray  # [*M] steps left out in all, since they were not finite
 
 
-def scan_steps(step: Step, plan: Plan) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
-    """The steps of a plan as one `lax.scan` over examples that stay on the device.
+class NotFinite(FloatingPointError):
+    """A step whose loss, gradient or outcome is not finite, and no policy that goes on.
 
-    Returns:
-      `run(state, examples) -> (state, metrics)`, pure; `examples` is a pytree of arrays `[N, ...]` and
-      each metric gets a leading axis of steps.
+    `progress` is that before the step: its state is finite, and the same step can be taken again.
     """
 
-    def run(state: TrainState, examples: Any) -> tuple[TrainState, Metrics]:
-        def body(state: TrainState, indices: Array) -> tuple[TrainState, Metrics]:
-            return step(state, jax.tree.map(lambda array: jax.numpy.asarray(array)[indices], examples))
+    def __init__(self, message: str, progress: Progress):
+        super().__init__(message)
+        self.progress = progress
 
-        return jax.lax.scan(body, state, plan(state.step))
 
-    return run
+class Feed(NamedTuple):
+    """How a step gets its batches, as `resident` and `streamed` make it."""
+
+    # (progress, step at which to stop) to the progress there, or before a step that failed; the progress is donated
+    advance: Callable[[Progress, int], Progress]
+    # the state to what a step logs, without running one
+    metrics_of: Callable[[TrainState], Any]
+    # a tree of arrays of a run to their shardings; None: wherever they are
+    sharding_of: Callable[[Any], Any] | None = None
+
+
+def begin(feed: Feed, state: TrainState, *, with_snapshot: bool = False) -> Progress:
+    """The progress before the first step. The state is copied, since its buffers will be donated.
+
+    Args:
+      feed: of the run.
+      state: from `init_state`.
+      with_snapshot: keep the state of each report, to which the run goes back when a step is not finite.
+    """
+    progress = _first(feed, with_snapshot, state)
+    return progress if feed.sharding_of is None else place(progress, feed.sharding_of(progress))
+
+
+def progress_like(feed: Feed, state: Any, *, with_snapshot: bool = False) -> Any:
+    """The shapes of a run's progress, with which `load_newest` reads it; `state` may be one of shapes too."""
+    return jax.eval_shape(partial(_first, feed, with_snapshot), state)
+
+
+def _first(feed: Feed, with_snapshot: bool, state: TrainState) -> Progress:
+    shapes = jax.eval_shape(feed.metrics_of, state)
+    zeros = lambda: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    copy = lambda: jax.tree.map(jnp.copy, state)
+    snapshot = Snapshot(copy(), jnp.zeros((), jnp.int32)) if with_snapshot else ()
+    return Progress(copy(), zeros(), jnp.zeros_like(state.step), zeros(), snapshot)
 
 
 def fit(
-    run: Callable[[TrainState, Any], tuple[TrainState, Metrics]],
-    state: TrainState,
-    examples: Any,
-    num_chunks: int,
-    on_chunk: Callable[[Chunk], None] = lambda chunk: None,
-) -> TrainState:
-    """Run `num_chunks` chunks of steps, compiled once, and report each.
+    feed: Feed,
+    progress: Progress,
+    *,
+    num_steps: int,
+    report_every: int,
+    on_report: Callable[[Report, Progress], Any] = lambda report, progress: None,
+    on_pause: Callable[[Progress], Any] = lambda progress: None,
+    max_rollbacks: int = 3,
+) -> Progress:
+    """Run to step `num_steps`, with a report every `report_every` steps.
+
+    How far a run has come is in its progress. One that is taken up again makes the same steps and reports, to the
+    bit, whenever it was left off.
 
     Args:
-      run: `(state, examples) -> (state, metrics)`, as `scan_steps` makes it.
-      state: where to start; it is donated, so use the state that is returned instead.
-      examples: a pytree of arrays `[N, ...]`, moved to the device once.
-      num_chunks: how many.
-      on_chunk: called after each chunk; what it raises ends the run.
+      feed: `resident` or `streamed`.
+      progress: where to start, from `begin`, `fit` or a checkpoint; it is donated, so use what is returned instead.
+      num_steps: steps in all, those that are done already among them.
+      report_every: steps between reports.
+      on_report: called with each report and the progress after it; what is true ends the run, what it raises too.
+      on_pause: called every half second or so, between two steps, and after each report; likewise.
+      max_rollbacks: with a snapshot, how often a run goes back to it between two reports before it gives up.
 
     Raises:
-      FloatingPointError: a loss was not finite; it names the step and the metrics that are not.
+      NotFinite: a step failed for which the state stands still (see `make_train_step`, `max_skipped`), or the metrics
+        of an unguarded step are not finite.
     """
-    check_count("num_chunks", num_chunks)
-    compiled = jax.jit(run, donate_argnums=0)
-    # A copy, since donation would take the caller's arrays away.
-    state, examples = jax.tree.map(jax.numpy.copy, state), jax.device_put(examples)
-    for _ in range(num_chunks):
+    check_count("num_steps", num_steps)
+    check_count("report_every", report_every)
+    done, length, ended = int(steps_done(progress.state)), 1, False
+    clock = _Clock()
+    while done < num_steps and not ended:
+        goal = min(num_steps, (done // report_every + 1) * report_every)
+        stop = min(goal, done + length)
         start = time.perf_counter()
-        state, stacked = compiled(state, examples)
-        stacked = jax.device_get(stacked)
-        done, num_steps = int(state.step), len(stacked["loss"])
-        _check_finite(stacked, first_step=done - num_steps)
-        metrics = {name: np.mean(values, axis=0) for name, values in stacked.items()}
-        on_chunk(Chunk(done, num_steps, metrics, time.perf_counter() - start))
-    return state
+        progress = feed.advance(progress, stop)
+        reached = int(steps_done(progress.state))
+        seconds = time.perf_counter() - start
+        clock.add(reached - done, seconds)
+        length = _next_length(length, seconds)
+        done = reached
+        if reached < stop:
+            progress = _go_back(progress, max_rollbacks)
+            done = int(steps_done(progress.state))
+        # The step that was left out may be the last before a report.
+        if done == goal:
+            report, progress = _report(progress, goal - (goal - 1) // report_every * report_every, clock.restart())
+            ended = bool(on_report(report, progress))
+        ended = bool(on_pause(progress)) or ended
+    return progress
 
 
-def _check_finite(stacked: dict[str, np.ndarray], first_step: int) -> None:
-    bad = ~np.isfinite(stacked["loss"])
-    if bad.any():
-        row = int(np.argmax(bad))
-        terms = [name for name, values in stacked.items() if not np.all(np.isfinite(values[row]))]
-        raise FloatingPointError(
-            f"the loss is {stacked['loss'][row]} at step {first_step + row}, with {', '.join(sorted(terms))} not "
-            f"finite: check the data for NaN, lower the learning rate, or bound the scales"
+def _next_length(length: int, seconds: float) -> int:
+    """How many steps to go without a pause, after so many took so long; alike on all hosts."""
+    longer, shorter = seconds < PAUSE_SECONDS / 2, seconds > PAUSE_SECONDS
+    return agree(2 * length if longer else max(1, length // 2) if shorter else length)[0]
+
+
+def _go_back(progress: Progress, max_rollbacks: int) -> Progress:
+    """The progress with which a run goes on after a step that failed: the snapshot, with that step left out."""
+    failed = int(steps_done(progress.state))
+    terms = sorted(name for name, value in jax.device_get(progress.bad).items() if not np.all(np.isfinite(value)))
+    message = (
+        f"the loss is {float(np.ravel(progress.bad['loss'])[0])} at step {failed}, with "
+        f"{', '.join(terms) or 'the parameters after it'} not finite: check the data for NaN, lower the learning rate, "
+        f"or bound the scales"
+    )
+    if not isinstance(progress.snapshot, Snapshot):
+        raise NotFinite(message, progress)
+    if int(progress.snapshot.uses) >= max_rollbacks:
+        raise NotFinite(f"{message} (after {max_rollbacks} returns to step {progress.snapshot.state.step})", progress)
+    skipped = Skipped(progress.state.skipped.total, jnp.zeros_like(progress.state.skipped.in_row))
+    state = jax.tree.map(jnp.copy, progress.snapshot.state)
+    state = state._replace(step=progress.state.step + 1, skipped=skipped)
+    return progress._replace(state=state, snapshot=progress.snapshot._replace(uses=progress.snapshot.uses + 1))
+
+
+def _report(progress: Progress, num_steps: int, seconds_per_step: float) -> tuple[Report, Progress]:
+    """What there is to say of the last steps, and the progress that begins anew."""
+    state = progress.state
+    done, skipped, count, totals = jax.device_get(
+        (state.step, state.skipped.total, progress.num_summed, progress.totals)
+    )
+    with np.errstate(invalid="ignore"):
+        # NaN where all of the steps were left out.
+        metrics = {name: total / _over(count, total) for name, total in totals.items()}
+    if not np.all(np.isfinite(totals["loss"])):
+        raise NotFinite(
+            f"the loss is not finite between steps {np.max(done) - num_steps} and {np.max(done)}: a step made with "
+            f"max_skipped names the one and leaves it out",
+            progress,
         )
+    report = Report(int(np.max(done)), num_steps, metrics, seconds_per_step, skipped)
+    zeros = jax.tree.map(jnp.zeros_like, (progress.totals, progress.num_summed))
+    snapshot = progress.snapshot
+    if isinstance(snapshot, Snapshot):
+        snapshot = Snapshot(jax.tree.map(jnp.copy, state), jnp.zeros_like(snapshot.uses))
+    return report, progress._replace(totals=zeros[0], num_summed=zeros[1], snapshot=snapshot)
+
+
+def _over(count: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """The count of each member, to divide totals that may have more axes."""
+    return count.reshape(count.shape + (1,) * (total.ndim - count.ndim))
+
+
+class _Clock:
+    """Seconds per step since the last report, of those steps that were done here."""
+
+    def __init__(self) -> None:
+        self.steps, self.seconds = 0, 0.0
+
+    def add(self, steps: int, seconds: float) -> None:
+        self.steps, self.seconds = self.steps + steps, self.seconds + seconds
+
+    def restart(self) -> float:
+        each = self.seconds / max(self.steps, 1)
+        self.steps, self.seconds = 0, 0.0
+        return each
+
+
+def steps_done(state: TrainState) -> Array:
+    """The steps of a state, or of the member of a sweep that is furthest."""
+    return jnp.max(state.step)
+
+
+def advance_one(step: Step, progress: Progress, batch: Any) -> Progress:
+    """One step, and its metrics added up."""
+    before = progress.state
+    state, metrics = step(before, batch)
+    bad = state.skipped.total > before.skipped.total
+    went = ~bad & (state.step > before.step)
+    return progress._replace(
+        state=state,
+        totals=jax.tree.map(lambda total, each: total + _where(went, each, 0), progress.totals, metrics),
+        num_summed=progress.num_summed + went,
+        bad=jax.tree.map(lambda old, each: _where(bad, each, old), progress.bad, metrics),
+    )
+
+
+def _where(condition: Array, value: Array, other: Any) -> Array:
+    """`jnp.where` with a condition over the leading axes."""
+    condition = condition.reshape(condition.shape + (1,) * (jnp.ndim(value) - condition.ndim))
+    return jnp.where(condition, value, other)
+
+
+def resident(
+    step: Step,
+    examples: Any,
+    plan: Plan,
+    *,
+    steps_per_epoch: int,
+    mesh: Mesh | None = None,
+    sharding_of: Callable[[Any], Any] | None = None,
+) -> Feed:
+    """Examples that stay on the device; all steps up to a pause are one compiled loop.
+
+    How many they are is an argument of the program and no part of it, so where a run pauses does not change a bit of
+    what it computes.
+
+    Args:
+      step: `(state, batch) -> (state, metrics)`, as `make_train_step` makes it; with a mesh, as `on_mesh` does.
+      examples: a pytree of arrays `[N, ...]`.
+      plan: the number of an epoch to the examples of each of its steps.
+      steps_per_epoch: how many it has.
+      mesh: on each of its devices the examples then are.
+      sharding_of: where a run's own arrays lie on it; `state_shardings` where None.
+    """
+    check_count("steps_per_epoch", steps_per_epoch)
+    if mesh is not None:
+        sharding_of = sharding_of or partial(state_shardings, mesh=mesh)
+    examples = jax.device_put(examples) if mesh is None else place(examples, state_shardings(examples, mesh))
+
+    def batch_of(rows: Array, number: Array, examples: Any) -> Any:
+        indices = jnp.take(rows, number % steps_per_epoch, axis=-2)
+        return jax.tree.map(lambda array: jnp.asarray(array)[indices], examples)
+
+    def epoch(carry: tuple[Progress, Array], examples: Any, stop: Array) -> tuple[Progress, Array]:
+        """The steps up to `stop` or the end of an epoch, whichever comes first, and whether the last one went."""
+        number = steps_done(carry[0].state) // steps_per_epoch
+        rows = plan(number)
+        end = jnp.minimum(stop, (number + 1) * steps_per_epoch)
+
+        def body(carry: tuple[Progress, Array]) -> tuple[Progress, Array]:
+            done = steps_done(carry[0].state)
+            progress = advance_one(step, carry[0], batch_of(rows, done, examples))
+            return progress, steps_done(progress.state) > done
+
+        return jax.lax.while_loop(lambda carry: (steps_done(carry[0].state) < end) & carry[1], body, carry)
+
+    def run(progress: Progress, examples: Any, stop: Array) -> Progress:
+        unfinished = lambda carry: (steps_done(carry[0].state) < stop) & carry[1]
+        begun = (progress, jnp.bool_(True))
+        after, _ = jax.lax.while_loop(unfinished, lambda carry: epoch(carry, examples, stop), begun)
+        # A program that left its arrays elsewhere than it took them would be compiled again.
+        return after if sharding_of is None else jax.lax.with_sharding_constraint(after, sharding_of(after))
+
+    compiled = jax.jit(run, donate_argnums=0)
+    first = lambda state: step(state, batch_of(plan(jnp.int32(0)), jnp.int32(0), examples))[1]
+    return Feed(lambda progress, stop: compiled(progress, examples, np.int32(stop)), first, sharding_of)

@@ -1,0 +1,189 @@
+"""Many devices: eight that are forced on a CPU, in a process of their own, give what one device gives."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import vaejax
+from vaejax import evaluation, nets, training
+
+CACHE = Path(__file__).parent.parent.parent / ".pytest_cache" / "jax_of_eight"
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What `eight_devices.py` computed, with the settings of the other tests."""
+    folder = tmp_path_factory.mktemp("eight")
+    settings = {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_DEBUG_KEY_REUSE": "1",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "JAX_COMPILATION_CACHE_DIR": str(CACHE),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+    }
+    script = Path(__file__).with_name("eight_devices.py")
+    run = subprocess.run(
+        [sys.executable, script, folder], env=os.environ | settings, capture_output=True, text=True, timeout=500, check=False
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    with np.load(folder / "found.npz") as arrays:
+        return dict(arrays)
+
+
+def of(found, prefix):
+    """The entries below a prefix, the one of one device apart."""
+    below = {name.removeprefix(f"{prefix}/"): value for name, value in found.items() if name.startswith(f"{prefix}/")}
+    assert len(below) > 1
+    return below
+
+
+def check_runs(found, prefix, tolerance):
+    entries = of(found, prefix)
+    for name, value in entries.items():
+        way, what = name.split("/")
+        expected = entries[f"one/{what}"]
+        relative = {"params": {"rtol": 0, "atol": tolerance}, "metrics": {"rtol": tolerance}}[what]
+        np.testing.assert_allclose(value, expected, **relative, err_msg=f"{prefix}: {way}, {what}")
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("loss", ["batch", "example"])
+def test_twenty_steps_are_those_of_one_device(found, loss, optimizer):
+    check_runs(found, f"{loss}/{optimizer}", 1e-6)
+    # Far more than the tolerance away from where it began, and from the other optimizer.
+    one = found[f"{loss}/{optimizer}/one/params"]
+    assert np.max(np.abs(one - found[f"{loss}/{'adam' if optimizer == 'sgd' else 'sgd'}/one/params"])) > 1e-3
+
+
+@pytest.mark.parametrize("loss", ["batch", "example"])
+def test_in_double_precision_they_agree_to_twelve_digits(found, loss):
+    assert found[f"{loss}/x64/one/params"].dtype == np.float64
+    check_runs(found, f"{loss}/x64", 1e-12)
+
+
+def test_micro_batches_are_one_batch(found):
+    assert {name.split("/")[0] for name in of(found, "micro")} == {"one", "2", "4", "8", "mesh", "shard_map"}
+    check_runs(found, "micro", 1e-6)
+
+
+@pytest.mark.parametrize("objective", ["beta_tc_vae", "info_vae"])
+def test_an_objective_that_couples_the_batch_sees_all_of_it(found, objective):
+    check_runs(found, f"coupled/{objective}", 1e-6)
+
+
+@pytest.mark.parametrize("loss", ["batch", "example"])
+def test_the_draws_are_the_same_bits_whatever_the_devices(found, loss):
+    entries = of(found, f"drawn/{loss}")
+    for name, value in entries.items():
+        np.testing.assert_array_equal(value, entries["one"], name)
+    # Each number of each example in each step is its own.
+    assert entries["one"].shape == (2, 64, 3)
+    assert len(np.unique(entries["one"])) == 2 * 64 * 3
+
+
+def test_a_run_moves_between_one_device_and_many_through_a_checkpoint(found):
+    entries = of(found, "moved")
+    assert {"one_to_mesh", "mesh_to_one", "cut_to_mesh"} < entries.keys()
+    for name, value in entries.items():
+        np.testing.assert_allclose(value, entries["one"], rtol=0, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("where", ["data_parallel", "begin", "fit"])
+def test_large_leaves_are_cut_and_small_ones_are_whole(found, where):
+    shapes = json.loads(str(found[f"shapes/{where}"]))
+    assert {name: part for name, (whole, part) in shapes.items() if part != whole} == {
+        "params.up": [64, 32], "opt_state.0.mu.up": [64, 32], "opt_state.0.nu.up": [64, 32]
+    }  # fmt: skip
+    assert shapes["params.up"][0] == [64, 256]
+    assert len(shapes) == 20
+
+
+def test_the_state_that_goes_in_is_used_up(found):
+    assert found["donated/gone"].all()
+
+
+def test_a_batch_that_the_devices_do_not_divide_is_refused(found):
+    assert str(found["refused/batch"]) == "the examples of a batch must be a multiple of the 8 devices; got 60"
+
+
+# What one device can show.
+
+
+def whole_batch(params, key, x):
+    return jnp.mean((x - params) ** 2), {}
+
+
+def test_a_loss_of_the_whole_batch_is_refused_where_it_would_be_cut():
+    for options, name in [({"axis_name": "data"}, "axis_name"), ({"num_micro_batches": 2}, "num_micro_batches")]:
+        with pytest.raises(
+            TypeError, match=rf"{name} needs a loss of single examples, training.per_example\(loss_fn\)"
+        ):
+            training.make_train_step(whole_batch, optax.sgd(0.1), **options)
+
+
+@pytest.mark.parametrize(
+    "objective", [vaejax.recipes.beta_tc_vae(dataset_size=100), vaejax.recipes.info_vae(weight=10.0)]
+)
+def test_an_objective_that_couples_the_batch_refuses_single_examples(objective):
+    def loss_fn(params, key, x):
+        encode = lambda x: vaejax.Normal(x @ params, jnp.ones(2))
+        loss, _ = vaejax.negative_mean(objective(key, x, encode, lambda z: vaejax.Normal(z @ params.T, 1.0)))
+        return loss, {}
+
+    state = training.init_state(jax.random.key(0), jnp.ones((3, 2)), optax.sgd(0.1))
+    step = training.make_train_step(training.per_example(loss_fn), optax.sgd(0.1))
+    with pytest.raises(ValueError, match=r"(tc_decomposition|mmd_to) couples the examples of a batch"):
+        step(state, jnp.ones((4, 3)))
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        (jnp.ones(6), "num_micro_batches must divide the 6 examples of a batch; got 4"),
+        ((jnp.ones(4), jnp.ones(8)), r"batch must be arrays of one length; got shapes \[\(4,\), \(8,\)\]"),
+        (jnp.ones(()), "batch must be arrays of one length"),
+    ],
+)
+def test_a_batch_that_cannot_be_cut_is_named(batch, message):
+    loss = training.per_example(lambda params, key, x: (params, {}))
+    step = training.make_train_step(loss, optax.sgd(0.1), num_micro_batches=4)
+    with pytest.raises(ValueError, match=message):
+        step(training.init_state(jax.random.key(0), jnp.ones(()), optax.sgd(0.1)), batch)
+
+
+def test_more_devices_than_there_are_is_an_error():
+    with pytest.raises(ValueError, match=rf"num_devices must be at most the {jax.device_count()} devices"):
+        training.data_mesh(jax.device_count() + 1)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [(None, 1e-3), ("highest", 1e-5)])
+def test_an_accelerator_agrees_with_the_cpu(precision, tolerance):
+    if jax.default_backend() == "cpu":
+        pytest.skip("there is no accelerator")
+    model = nets.mlp((784,), 20, hidden_sizes=(256,))
+    x = np.random.default_rng(0).integers(0, 2, (64, 784)).astype(np.float32)
+
+    def loss_fn(params, key, x):
+        loss, terms = vaejax.negative_elbo(key, x, partial(model.encode, params), partial(model.decode, params))
+        return loss, evaluation.batch_metrics(terms)
+
+    def gradient_on(device):
+        with jax.default_device(device), jax.default_matmul_precision(precision):
+            params = jax.device_put(start, device)
+            (loss, _), gradient = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))(params, jax.random.key(1), x)
+            return jax.device_get((loss, *jax.tree.leaves(gradient)))
+
+    with jax.default_device(jax.devices("cpu")[0]):
+        start = model.init(jax.random.key(0))
+    for ours, theirs in zip(*map(gradient_on, (jax.devices()[0], jax.devices("cpu")[0])), strict=True):
+        assert np.linalg.norm(ours - theirs) <= tolerance * np.linalg.norm(theirs)

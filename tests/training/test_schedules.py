@@ -1,0 +1,115 @@
+"""Schedules against their formulas, at their ends, and traced."""
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vaejax.training import schedules
+
+MAKERS = {
+    "constant": lambda start, end, n: schedules.constant(end),
+    "linear": lambda start, end, n: schedules.linear(start, end, n),
+    "delayed": lambda start, end, n: schedules.linear(start, end, n, delay=n),
+    "sigmoid": lambda start, end, n: schedules.sigmoid(start, end, n),
+    "cyclic": lambda start, end, n: schedules.cyclic(start, end, n, ramp=0.75, num_cycles=2),
+}
+
+
+def values(schedule, steps):
+    return np.asarray(jax.vmap(schedule)(jnp.asarray(steps)))
+
+
+def test_a_line_is_that_of_optax():
+    steps = np.arange(200)
+    mine = values(schedules.linear(0.2, 3.0, 70, delay=30), steps)
+    np.testing.assert_allclose(mine, values(optax.linear_schedule(0.2, 3.0, 70, 30), steps), rtol=1e-5)
+    assert np.all(values(schedules.constant(2.5), steps) == 2.5)
+
+
+def test_a_sigmoid_is_the_logistic_function_moved_and_stretched():
+    steps = np.arange(0, 131)
+    logistic = lambda u: 1 / (1 + np.exp(-7.0 * (u - 0.5)))
+    u = np.minimum(steps / 100, 1.0)
+    fraction = (logistic(u) - logistic(0.0)) / (logistic(1.0) - logistic(0.0))
+    mine = values(schedules.sigmoid(4.0, 1.0, 100, steepness=7.0), steps)
+    np.testing.assert_allclose(mine, 4.0 - 3.0 * fraction, rtol=1e-5)
+    # Half-way at half the time, whatever the steepness.
+    assert schedules.sigmoid(0.0, 1.0, 100, steepness=40.0)(50) == 0.5
+
+
+def test_a_cycle_is_that_of_the_paper():
+    """Written out as in equation 6 and 7 of Fu et al. 2019: T steps, M cycles, R the part that rises."""
+    total, cycles, part = 600, 4, 0.5
+    tau = np.mod(np.arange(total), total // cycles) / (total / cycles)
+    expected = np.where(tau <= part, tau / part, 1.0)
+    schedule = schedules.cyclic(0.0, 1.0, total // cycles, ramp=part, num_cycles=cycles)
+    np.testing.assert_allclose(values(schedule, np.arange(total)), expected, rtol=1e-6)
+    assert np.all(values(schedule, np.arange(total, 2 * total)) == 1.0)
+    forever = values(schedules.cyclic(0.0, 1.0, total // cycles, ramp=part), np.arange(2 * total))
+    np.testing.assert_allclose(forever, np.tile(expected, 2), rtol=1e-6)
+
+
+def test_a_cycle_is_exact_where_float32_no_longer_counts():
+    step = 3 * 2**24 + 1  # 50,331,649, which float32 does not have
+    assert schedules.cyclic(0.0, 1.0, 64, ramp=1.0)(step) == 1 / 64
+
+
+@partial(jax.jit, static_argnums=0)
+def traced(name, start, end, num_steps, steps):
+    return jax.vmap(MAKERS[name](start, end, num_steps))(steps)
+
+
+@given(
+    name=st.sampled_from(sorted(MAKERS)), start=st.floats(-1e3, 1e3, width=32), end=st.floats(-1e3, 1e3, width=32),
+    num_steps=st.integers(1, 50),
+)  # fmt: skip
+def test_the_ends_are_reached_and_never_left(name, start, end, num_steps):
+    found = np.asarray(traced(name, start, end, num_steps, jnp.arange(101)))
+    assert np.all((found >= min(start, end)) & (found <= max(start, end)))
+    assert np.all(found[2 * num_steps :] == np.float32(end))
+    rising = found[:num_steps] if name == "cyclic" else found
+    assert np.all(np.diff(rising) * np.sign(end - start) >= 0)
+    if name != "constant":
+        assert found[0] == np.float32(start)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_steps_and_arguments_may_be_traced(name):
+    steps = (0, 3, 10, 25)
+    for step, expected in zip(steps, traced(name, 0.5, 2.0, 10, jnp.array(steps)), strict=True):
+        value = MAKERS[name](0.5, 2.0, 10)(step)
+        chex.assert_trees_all_close(value, expected, rtol=1e-6)
+        assert value.dtype == jnp.float32
+        assert value.shape == ()
+
+
+def test_values_stay_float32_in_double_precision(x64):
+    for make in MAKERS.values():
+        assert make(jnp.float64(0.1), jnp.float64(0.7), 10)(jnp.int64(3)).dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: schedules.constant("1"), TypeError, "constant: value must be an array; got str"),
+        (lambda: schedules.linear(None, 1.0, 5), TypeError, "linear: start must be an array"),
+        (lambda: schedules.linear(0.0, 1.0, 0), ValueError, "linear: num_steps must be positive"),
+        (lambda: schedules.linear(0.0, 1.0, 5, delay=-1), ValueError, "linear: delay must be at least 0"),
+        (lambda: schedules.sigmoid(0.0, 1.0, -5), ValueError, "sigmoid: num_steps must be positive"),
+        (lambda: schedules.sigmoid(0.0, 1.0, 5, steepness=0), ValueError, "sigmoid: steepness must be positive"),
+        (lambda: schedules.cyclic(0.0, 1.0, 0), ValueError, "cyclic: period must be positive"),
+        (lambda: schedules.cyclic(0.0, 1.0, 5, ramp=0.0), ValueError, "cyclic: ramp must be positive"),
+        (lambda: schedules.cyclic(0.0, 1.0, 5, ramp=1.5), ValueError, "cyclic: ramp must be at most 1.*got 1.5"),
+        (lambda: schedules.cyclic(0.0, 1.0, 5, num_cycles=0), ValueError, "cyclic: num_cycles must be positive"),
+    ],
+)  # fmt: skip
+def test_bad_arguments_are_named(make, error, message):
+    with pytest.raises(error, match=message):
+        make()

@@ -1,0 +1,206 @@
+"""Batches from an iterator: the same run as with resident examples, and sources that fail, stall and end."""
+
+import gc
+import itertools
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vaejax import data, training
+
+EXAMPLES = np.random.default_rng(0).normal(size=(22, 3)).astype(np.float32)
+KEY, BATCH, EPOCH, STEPS = jax.random.key(2), 4, 5, 17
+OPTIMIZER = optax.adam(1e-2)
+
+
+def loss_fn(params, key, batch):
+    noise = jax.random.normal(key, batch.shape)
+    loss = jnp.mean((params - batch + 0.1 * noise) ** 2)
+    return loss, {"mean": jnp.mean(batch)}
+
+
+STEP = training.make_train_step(loss_fn, OPTIMIZER, max_skipped=0)
+
+
+def source(first_step, examples=EXAMPLES):
+    return data.batches_from(jax.random.clone(KEY), examples, first_step, batch_size=BATCH)
+
+
+def resident(examples=EXAMPLES):
+    plan = partial(data.epoch_indices, KEY, num_examples=len(EXAMPLES), batch_size=BATCH)
+    return training.resident(STEP, examples, plan, steps_per_epoch=EPOCH)
+
+
+def run(feed, **options):
+    """The reports of a run, and the progress at its end."""
+    state = training.init_state(jax.random.key(1), jnp.zeros(3), OPTIMIZER)
+    reports = []
+    progress = training.fit(
+        feed, training.begin(feed, state, **options), num_steps=STEPS, report_every=EPOCH,
+        on_report=lambda report, progress: reports.append((report.step, report.skipped, report.metrics)),
+    )  # fmt: skip
+    state = progress.state
+    return reports, progress._replace(state=state._replace(key=jax.random.key_data(state.key)), snapshot=())
+
+
+def failing(step, error, times):
+    """A source that raises in place of the batch of a step, so many times."""
+    opened, left = [], itertools.repeat(error, times)
+
+    def open_at(first_step):
+        opened.append(first_step)
+        for number, batch in enumerate(source(first_step), start=first_step):
+            if number == step and (failure := next(left, None)):
+                raise failure
+            yield batch
+
+    return open_at, opened
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return run(resident())
+
+
+def test_it_is_the_run_with_resident_examples(expected):
+    chex.assert_trees_all_equal(run(training.streamed(STEP, source)), expected)
+
+
+def test_it_goes_back_as_a_run_with_resident_examples_does():
+    bad = EXAMPLES.copy()
+    bad[7] = np.nan
+    streamed = run(training.streamed(STEP, partial(source, examples=bad)), with_snapshot=True)
+    chex.assert_trees_all_equal(streamed, run(resident(bad), with_snapshot=True))
+    assert streamed[0][-1][1] > 0
+
+
+@pytest.mark.parametrize("step", [0, 3, 12])
+def test_a_source_that_fails_for_a_while_is_opened_again(step, expected):
+    open_at, opened = failing(step, ConnectionError("reset"), 2)
+    chex.assert_trees_all_equal(run(training.streamed(STEP, open_at, retries=2)), expected)
+    assert opened[-1] == step
+    assert len(opened) >= 3
+
+
+def test_a_source_that_keeps_failing_ends_the_run_with_the_step():
+    open_at, opened = failing(9, ConnectionError("reset by peer"), 99)
+    with pytest.raises(OSError, match=r"^the data source failed at step 9: ConnectionError: reset by peer$") as raised:
+        run(training.streamed(STEP, open_at, retries=2))
+    assert isinstance(raised.value.__cause__, ConnectionError)
+    # The one that failed was open already.
+    assert opened[-2:] == [9, 9]
+    assert 9 not in opened[:-2]
+
+
+def test_a_source_that_cannot_be_opened_is_one_that_fails():
+    def closed(first_step):
+        raise PermissionError("no key")
+
+    with pytest.raises(OSError, match="failed at step 0: PermissionError: no key"):
+        run(training.streamed(STEP, closed, retries=0))
+
+
+def test_a_source_that_ends_is_one_that_fails():
+    with pytest.raises(OSError, match=r"^the data source failed at step 6: it ended$"):
+        run(training.streamed(STEP, lambda first_step: itertools.islice(source(first_step), max(6 - first_step, 0))))
+
+
+def test_a_source_that_stalls_is_named_and_can_be_asked_again(expected):
+    stalled = threading.Event()
+
+    def slow(first_step):
+        for number, batch in enumerate(source(first_step), start=first_step):
+            if number == 7 and not stalled.is_set():
+                stalled.set()
+                threading.Event().wait()
+            yield batch
+
+    feed = training.streamed(STEP, slow, timeout=0.2)
+    state = training.init_state(jax.random.key(1), jnp.zeros(3), OPTIMIZER)
+    kept = []
+
+    def keep(progress):
+        kept.append(jax.tree.map(jnp.copy, progress))
+
+    with pytest.raises(TimeoutError, match=r"^the data source gave no batch for step 7 in 0\.2 s$"):
+        training.fit(feed, training.begin(feed, state), num_steps=STEPS, report_every=EPOCH, on_pause=keep)
+    progress = training.fit(feed, kept[-1], num_steps=STEPS, report_every=EPOCH)
+    chex.assert_trees_all_equal(progress.state.params, expected[1].state.params)
+
+
+def test_it_reads_as_far_ahead_as_it_is_told():
+    read = []
+
+    def counted(first_step):
+        return (read.append(None) or batch for batch in source(first_step))
+
+    feed = training.streamed(STEP, counted, prefetch=3)
+    state = training.init_state(jax.random.key(1), jnp.zeros(3), OPTIMIZER)
+    progress = training.begin(feed, state)
+    read.clear()
+    feed.advance(progress, 2)
+    wait_until(lambda: len(read) >= 6)
+    time.sleep(0.3)
+    # Two that were used, three that wait, and one in the hands of the thread; the first was read for the shapes.
+    assert len(read) in (5, 6)
+
+
+def readers():
+    return [thread for thread in threading.enumerate() if thread.name == "vaejax-reader"]
+
+
+def wait_until(condition, seconds=5.0):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    return condition()
+
+
+def test_the_thread_ends_with_the_feed():
+    before = set(readers())
+    run(training.streamed(STEP, source))
+    feed = training.streamed(STEP, source)
+    run(feed)
+    assert set(readers()) - before
+    del feed
+    gc.collect()
+    assert wait_until(lambda: not set(readers()) - before)
+
+
+def test_a_program_ends_while_a_source_hangs():
+    code = """
+import jax, jax.numpy as jnp, optax, threading
+from vaejax import training
+def hang(first_step):
+    yield jnp.ones(2)
+    threading.Event().wait()
+optimizer = optax.sgd(0.1)
+step = training.make_train_step(lambda params, key, batch: (jnp.mean(params * batch), {}), optimizer)
+feed = training.streamed(step, hang)
+progress = training.begin(feed, training.init_state(jax.random.key(0), jnp.zeros(()), optimizer))
+print(int(feed.advance(progress, 1).state.step))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "1\n", "")
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: training.streamed(STEP, iter([])), TypeError, "source must be a function"),
+        (lambda: training.streamed(STEP, source, prefetch=0), ValueError, "prefetch must be at least 1; got 0"),
+        (lambda: training.streamed(STEP, source, retries=-1), ValueError, "retries must be at least 0; got -1"),
+    ],
+)
+def test_bad_arguments_are_named(make, error, message):
+    with pytest.raises(error, match=message):
+        make()

@@ -1,0 +1,35 @@
+"""How much memory a run has needed."""
+
+import re
+import sys
+from pathlib import Path
+
+import jax
+
+
+def peak_memory() -> dict[str, int]:
+    """The most bytes that were in use at once: `host`, by this process, and `device`, on the fullest local device.
+
+    What the system does not tell is left out: `host` on Windows, `device` on a CPU.
+
+    >>> peak_memory()["host"] > 2**20
+    True
+    """
+    devices = [device.memory_stats() or {} for device in jax.local_devices()]
+    peaks = [stats["peak_bytes_in_use"] for stats in devices if "peak_bytes_in_use" in stats]
+    device = {"device": int(max(peaks))} if peaks else {}
+    return _host() | device
+
+
+def _host() -> dict[str, int]:
+    if sys.platform == "win32":
+        return {}
+    # Linux' getrusage begins with the peak of the process that started this one.
+    status = Path("/proc/self/status")
+    found = re.search(r"^VmHWM:\s*(\d+) kB$", status.read_text(), re.MULTILINE) if status.is_file() else None
+    if found:
+        return {"host": int(found[1]) * 1024}
+    import resource  # not on Windows  # noqa: PLC0415
+
+    # Bytes on macOS, and KiB elsewhere.
+    return {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)}

@@ -1,0 +1,193 @@
+"""An experiment as a program: its loss, its step, its feed and its first state."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from vaejax.checks import check_support
+from vaejax.data import batches_from, epoch_indices
+from vaejax.evaluation import active_units, batch_metrics
+from vaejax.experiment import Experiment, Settings
+from vaejax.objectives import negative_mean
+from vaejax.outcome import example_figures
+from vaejax.settings import NotFinitePolicy
+from vaejax.training import (
+    Feed,
+    PerExample,
+    Progress,
+    TrainState,
+    begin,
+    data_mesh,
+    fit,
+    init_state,
+    make_train_step,
+    on_mesh,
+    progress_like,
+    resident,
+    state_shardings,
+    streamed,
+)
+from vaejax.training.step import Step
+from vaejax.types import Array, Distribution, Params
+
+
+class Program(NamedTuple):
+    """What `fit` needs of an experiment."""
+
+    feed: Feed
+    init: Callable[[], TrainState]
+    num_steps: int
+    steps_per_epoch: int
+    with_snapshot: bool
+
+    def begin(self) -> Progress:
+        """The progress before the first step."""
+        return begin(self.feed, jax.jit(self.init)(), with_snapshot=self.with_snapshot)
+
+    def like(self) -> Any:
+        """The shapes of its progress."""
+        return progress_like(self.feed, jax.eval_shape(self.init), with_snapshot=self.with_snapshot)
+
+
+def optimize(experiment: Experiment, settings: Settings) -> TrainState:
+    """Train an experiment in memory, with no folder and no stops."""
+    program = make_program(experiment, settings)
+    every = program.steps_per_epoch
+    return fit(program.feed, program.begin(), num_steps=program.num_steps, report_every=every).state
+
+
+def make_program(experiment: Experiment, settings: Settings) -> Program:
+    """The program of an experiment on the devices that its settings ask for."""
+    running, dataset = settings.running, experiment.dataset
+    mesh = data_mesh(running.devices)
+    step = make_step(experiment, settings)
+    images = training_images(experiment, settings)
+    steps_per_epoch = settings.steps_per_epoch(dataset)
+    placement: dict[str, Any] = {}
+    if mesh.size > 1:
+        _check_batch(settings.batch_size, mesh)
+        step = on_mesh(step, mesh, shard_params=running.shard_params)
+        shardings = partial(state_shardings, mesh=mesh, shard_params=running.shard_params)
+        placement = {"mesh": mesh, "sharding_of": shardings}
+    if running.stream:
+        share = (jax.process_index(), jax.process_count())
+        source = partial(batches_from, order_key(settings), images, batch_size=settings.batch_size, share=share)
+        feed = streamed(step, source, **placement)
+    else:
+        plan = partial(epoch_indices, order_key(settings), num_examples=len(images), batch_size=settings.batch_size)
+        feed = resident(step, images, plan, steps_per_epoch=steps_per_epoch, **placement)
+    return Program(
+        feed,
+        partial(initial_state, experiment, settings),
+        settings.num_steps(dataset),
+        steps_per_epoch,
+        settings.training.not_finite is NotFinitePolicy.ROLL_BACK,
+    )
+
+
+def make_step(experiment: Experiment, settings: Settings) -> Step:
+    """The train step of an experiment."""
+    wanted = settings.training
+    skips = wanted.not_finite is NotFinitePolicy.SKIP
+    return make_train_step(
+        make_loss(experiment),
+        experiment.optimizer,
+        num_micro_batches=wanted.micro_batches,
+        schedules=experiment.schedules,
+        ema_decay=wanted.ema_decay,
+        max_skipped=wanted.max_not_finite if skips else 0,
+    )
+
+
+def make_loss(experiment: Experiment) -> Any:
+    """The experiment as the loss of a train step, for which each example draws by itself where that is possible."""
+
+    def loss_fn(params: Params, key: Array, images: Any, **scheduled: Array) -> Any:
+        prepare_key, objective_key = jax.random.split(key)
+        x = experiment.prepare(prepare_key, images)
+        loss, terms = negative_mean(experiment.objective(params, objective_key, x, **scheduled))
+        return (
+            loss,
+            batch_metrics(terms, experiment.prior(params) if experiment.prior else None),
+            getattr(terms, "posterior", None),
+        )
+
+    def of_batch(params: Params, key: Array, images: Any, **scheduled: Array) -> Any:
+        return loss_fn(params, key, images, **scheduled)[:2]
+
+    def of_examples(params: Params, keys: Array, images: Any, **scheduled: Array) -> Any:
+        one = lambda key, image: loss_fn(params, key, image[None], **scheduled)
+        losses, metrics, posteriors = jax.vmap(one)(keys, images)
+        means = {name: jnp.mean(values, axis=0) for name, values in metrics.items()}
+        if "active_units" in metrics:
+            # A count over the batch, which one example does not have.
+            latents = posteriors.mean
+            means["active_units"] = active_units(latents.reshape(len(latents), *latents.shape[2:]))
+        return jnp.mean(losses), means
+
+    return of_batch if experiment.couples_batch else PerExample(of_examples)
+
+
+def initial_state(experiment: Experiment, settings: Settings) -> TrainState:
+    """The state before the first step."""
+    params_key, noise_key, _ = _streams(settings)
+    with_ema = settings.training.ema_decay is not None
+    return init_state(noise_key, experiment.model.init(params_key), experiment.optimizer, with_ema=with_ema)
+
+
+def order_key(settings: Settings) -> Array:
+    """The key of the order of the examples."""
+    return _streams(settings)[2]
+
+
+def _streams(settings: Settings) -> Array:
+    """The three streams of a seed: parameters, noise and order."""
+    return jax.random.split(jax.random.key(settings.seed), 3)
+
+
+def final_params(state: TrainState) -> Params:
+    """What is measured: the moving average of the weights, or the weights where there is none."""
+    return state.params if state.ema == () else state.ema
+
+
+def training_images(experiment: Experiment, settings: Settings) -> np.ndarray:
+    """The images that are trained on."""
+    images = experiment.dataset.train.images
+    return images[: len(images) - settings.training.validation_size]
+
+
+def check_fit(experiment: Experiment, settings: Settings) -> None:
+    """Raise where settings, data, model and likelihood do not fit each other; nothing is trained yet."""
+    settings.check()
+    dataset = experiment.dataset
+    settings.steps_per_epoch(dataset)
+    # An abstract key: only the preparation of the data computes anything here.
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params = jax.eval_shape(experiment.model.init, key)
+
+    def likelihood_of(params: Params, key: Array, x: Array) -> Distribution:
+        return experiment.model.decode(params, experiment.model.encode(params, x).sample(key))
+
+    for seed, images in enumerate((dataset.train.images, dataset.test.images)):
+        x = experiment.prepare(jax.random.key(seed), images)
+        likelihood = jax.eval_shape(likelihood_of, params, key, x)
+        if callable(getattr(likelihood, "support", None)):
+            expected = f"in the support of the likelihood {type(likelihood).__name__}"
+            check_support(f"the data set {dataset.name}", x, likelihood.support, expected)
+    state = jax.eval_shape(partial(initial_state, experiment, settings))
+    jax.eval_shape(make_step(experiment, settings), state, dataset.train.images[: settings.batch_size])
+    try:
+        jax.eval_shape(example_figures(experiment, 1.0), params, key, x[0])
+    except ValueError as error:
+        hint = "give the experiment a report of its own"
+        raise ValueError(f"the figures of a single test example: {error}; {hint}") from error
+
+
+def _check_batch(batch_size: int, mesh: Mesh) -> None:
+    if batch_size % mesh.size:
+        raise ValueError(f"batch_size must be a multiple of the {mesh.size} devices; got {batch_size} (or --devices 1)")
