@@ -216,14 +216,16 @@ def test_killed_runs_lose_nothing(tmp_path, unbroken):
 def test_runs_killed_fifty_times_lose_nothing(tmp_path):
     settings = ("--epochs", "12", "--ema-decay", "0.9", "--validation-size", "20")
     lives, chance = Lives(tmp_path, outcome_of(tmp_path / "unbroken", *settings), *settings), random.Random(0)
-    for each in ("config.json", "metrics.jsonl", "results.json"):
-        lives.live("half", each)
-    while sum(lives.fell.values()) < 40:
-        # A save touches some seventy files.
-        lives.live("kill", chance.randint(1, 500))
-    while sum(lives.fell.values()) < 60:
-        lives.live("none", 0, after=chance.uniform(0, 4))
-    lives.end()
-    for where, count in lives.fell.most_common():
-        print(f"{count:3d} {where}")
-    assert lives.number >= 1
+    try:
+        for each in ("config.json", "metrics.jsonl", "results.json"):
+            lives.live("half", each)
+        while sum(lives.fell.values()) < 40:
+            # A save touches some seventy files.
+            lives.live("kill", chance.randint(1, 500))
+        while sum(lives.fell.values()) < 60:
+            lives.live("none", 0, after=chance.uniform(0, 4))
+        lives.end()
+    finally:
+        for where, count in lives.fell.most_common():
+            print(f"{count:3d} {where}")
+    assert lives.number >= 2

@@ -63,10 +63,13 @@ ROOMS = {
          "trainer", "run", "sweep_report"},
         {"jax", "numpy"},
     ),
-    "replay": (
-        {"types", "checks", "data", "objectives", "training", "settings", "experiment", "folder", "program", "trainer",
-         "run", "evaluation"},
+    "stages": (
+        {"types", "checks", "data", "training", "settings", "experiment", "program"},
         {"jax", "numpy", "optax"},
+    ),
+    "replay": (
+        {"checks", "training", "settings", "experiment", "folder", "program", "stages", "trainer", "run"},
+        {"jax", "numpy"},
     ),
     "progress": ({"training", "evaluation"}, {"rich"}),
     "cli": (

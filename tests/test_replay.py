@@ -103,7 +103,8 @@ def test_a_step_that_went_well_is_that_of_the_run(case, tmp_path):
     for each in found:
         assert each.failed is None
         # Two examples: the least and the largest value are all there are.
-        value = leaves(each, "terms")["value"]
+        value, images = leaves(each, "terms")["value"], leaves(each, "images")[""]
+        assert 0 <= images.low < images.high < 100
         np.testing.assert_allclose(-(value.low + value.high) / 2, each.loss, rtol=1e-6)
         assert leaves(each, "gradient norm")[""].low == each.gradient_norm
         assert describe(each).endswith(f"finite here: loss {each.loss:.9g}, gradient norm {each.gradient_norm:.9g}")

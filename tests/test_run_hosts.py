@@ -64,6 +64,7 @@ def check_same(folder, expected):
     assert [found[name] for name in ("steps", "measured_step")] == [figures["steps"], figures["measured_step"]]
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_host_stops_both_and_they_go_on(tmp_path, one):
     """With batches of which each host reads its share."""
     codes, _, err = run_both(tmp_path, *SETTINGS, "--stream", faults=(("none", "0"), ("stop", "7")))

@@ -42,7 +42,6 @@ WATCHED = ("--ema-decay", "0.9", "--validation-size", "10")
 STOPS = {
     "in the middle of an epoch": (signal.SIGTERM, 31, (), ()),
     "after an epoch": (signal.SIGINT, 25, (), ()),
-    # The same numbers as of a run that is not streamed.
     "streamed": (signal.SIGINT, 33, (), ("--stream",)),
     "with averaged weights and the best of them": (signal.SIGTERM, 12, WATCHED, ()),
     "after a step that was left out": (signal.SIGTERM, 29, (*POISON, "--not-finite", "skip"), ()),
@@ -61,7 +60,15 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(case, tmp_path, monkeyp
     assert training.saved_steps(tmp_path / "run" / "checkpoints")[-1] == step
     assert not (tmp_path / "run" / "results.json").exists()
     assert tiny.train(tmp_path / "run", *settings, *how) == 0
-    assert tiny.outcome(tmp_path / "run") == unbroken(*settings)
+    assert tiny.outcome(tmp_path / "run") == unbroken(*settings, *how)
+
+
+def test_a_streamed_run_is_the_run_but_for_rounding(unbroken):
+    """It is another program."""
+    for line, expected in zip(unbroken("--stream")[0], unbroken()[0], strict=True):
+        assert line.keys() == expected.keys()
+        for name, value in line.items():
+            np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_nothing_of_a_run_depends_on_how_often_it_saves(tmp_path, unbroken):
@@ -110,6 +117,7 @@ def test_a_step_that_is_skipped_is_counted_and_in_no_figure(tmp_path, capsys):
     # It is 1 at those steps, which the means leave out.
     assert [line["poisoned"] for line in lines] == [0, 0, 0]
     assert tiny.figures(tmp_path)["skipped"] == 3
+    tiny.newest(tmp_path)
 
 
 def test_a_run_goes_back_and_leaves_the_steps_out(tmp_path):
@@ -125,13 +133,9 @@ def test_a_run_goes_back_and_leaves_the_steps_out(tmp_path):
     chex.assert_trees_all_equal(state.opt_state, progress.state.opt_state)
 
 
-TOO_MANY = {"skip": "the loss is nan at step 30", "roll_back": r"step 30.*after 2 returns to step 25"}
-
-
-@pytest.mark.parametrize("policy", TOO_MANY)
-def test_too_many_steps_that_are_not_finite_end_the_run(policy, tmp_path, capsys):
-    assert tiny.train(tmp_path, *POISON, "--not-finite", policy, "--max-not-finite", "2") == 1
-    assert re.search(TOO_MANY[policy], capsys.readouterr().err.strip().splitlines()[-1])
+def test_too_many_returns_end_the_run(tmp_path, capsys):
+    assert tiny.train(tmp_path, *POISON, "--not-finite", "roll_back", "--max-not-finite", "2") == 1
+    assert re.search(r"at step 30.*after 2 returns to step 25", capsys.readouterr().err.strip().splitlines()[-1])
     assert (tmp_path / "failed" / "seal.json").is_file()
 
 
@@ -145,8 +149,14 @@ def watch(monkeypatch, *values):
 
 
 def test_a_run_ends_when_the_validation_figure_gets_no_better(tmp_path, capsys, monkeypatch):
-    watch(monkeypatch, 5.0, 3.0, 4.0, 3.0)
-    assert tiny.train(tmp_path, *WATCHED, "--patience", "2", "--epochs", "9", "--keep", "1") == 0
+    """What has been seen of the figures outlives a stop, and the best weights outlive later checkpoints."""
+    words = (*WATCHED, "--patience", "2", "--epochs", "9", "--keep", "1")
+    watch(monkeypatch, 5.0, 3.0)
+    with monkeypatch.context() as patched:
+        tiny.stop_at(patched, 60, signal.SIGTERM)
+        assert tiny.train(tmp_path, *words) == 143
+    watch(monkeypatch, 4.0, 3.0)
+    assert tiny.train(tmp_path, *words) == 0
     assert [line["step"] for line in tiny.lines(tmp_path)] == [25, 50, 75, 100]
     figures = tiny.figures(tmp_path)
     assert (figures["steps"], figures["measured_step"]) == (100, 50)

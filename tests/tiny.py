@@ -112,6 +112,7 @@ def newest(folder):
     progress, about = training.load_newest(Path(folder) / "checkpoints", like)
     plain = lambda leaf: np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
     arrays = [plain(leaf) for leaf in jax.tree.leaves(progress)]
+    assert all(np.all(np.isfinite(array)) for array in arrays), "a checkpoint never holds what is not finite"
     return int(progress.state.step), [(a.dtype.str, a.shape, a.tobytes()) for a in arrays], about
 
 

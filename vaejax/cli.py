@@ -15,6 +15,7 @@ from vaejax import __version__
 from vaejax.evaluation import LABELS
 from vaejax.experiment import Settings, experiment_names, load_experiment
 from vaejax.progress import TrainingProgress
+from vaejax.replay import describe, replay
 from vaejax.results import RunResult
 from vaejax.run import train
 from vaejax.sweep import sweep
@@ -122,8 +123,6 @@ def _averaged(report: Report) -> Report:
 def _replay(folder: str, words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog=f"vaejax replay {folder}", allow_abbrev=False)
     parser.add_argument("--step", type=int, help="of a step that did not fail")
-    from vaejax.replay import describe, replay
-
     check_platform()
     print(describe(replay(folder, parser.parse_args(words).step)))
     return 0

@@ -107,27 +107,23 @@ def make_step(experiment: Experiment, settings: Settings) -> Step:
 def make_loss(experiment: Experiment) -> Any:
     """The experiment as the loss of a train step, for which each example draws by itself where that is possible."""
 
-    def loss_fn(params: Params, key: Array, images: Any, **scheduled: Array) -> Any:
+    def terms_of(params: Params, key: Array, images: Any, **scheduled: Array) -> Any:
         prepare_key, objective_key = jax.random.split(key)
         x = experiment.prepare(prepare_key, images)
         loss, terms = negative_mean(experiment.objective(params, objective_key, x, **scheduled))
-        return (
-            loss,
-            batch_metrics(terms, experiment.prior(params) if experiment.prior else None),
-            getattr(terms, "posterior", None),
-        )
+        metrics = batch_metrics(terms, experiment.prior(params) if experiment.prior else None)
+        return loss, metrics, getattr(getattr(terms, "posterior", None), "mean", None)
 
     def of_batch(params: Params, key: Array, images: Any, **scheduled: Array) -> Any:
-        return loss_fn(params, key, images, **scheduled)[:2]
+        return terms_of(params, key, images, **scheduled)[:2]
 
     def of_examples(params: Params, keys: Array, images: Any, **scheduled: Array) -> Any:
-        one = lambda key, image: loss_fn(params, key, image[None], **scheduled)
-        losses, metrics, posteriors = jax.vmap(one)(keys, images)
+        one = lambda key, image: terms_of(params, key, image[None], **scheduled)
+        losses, metrics, latents = jax.vmap(one)(keys, images)
         means = {name: jnp.mean(values, axis=0) for name, values in metrics.items()}
-        if "active_units" in metrics:
+        if latents is not None:
             # A count over the batch, which one example does not have.
-            latents = posteriors.mean
-            means["active_units"] = active_units(latents.reshape(len(latents), *latents.shape[2:]))
+            means["active_units"] = active_units(latents[:, 0])
         return jnp.mean(losses), means
 
     return of_batch if experiment.couples_batch else PerExample(of_examples)

@@ -13,10 +13,10 @@ import numpy as np
 
 from vaejax import run
 from vaejax.checks import check_count
-from vaejax.experiment import Experiment, load_experiment
-from vaejax.folder import CONFIG, differences, read_config
+from vaejax.experiment import Experiment
+from vaejax.folder import differences
 from vaejax.program import Program, initial_state, make_program
-from vaejax.settings import Settings, settings_from
+from vaejax.settings import Settings
 from vaejax.stages import Examples, Leaf, Stage, batch_of, take_apart
 from vaejax.trainer import CHECKPOINTS, FAILED
 from vaejax.training import (
@@ -83,14 +83,9 @@ def replay(folder: str | os.PathLike[str], step: int | None = None) -> Replay:
       NotFinite: a step before the one that is named is not finite here.
     """
     path = Path(folder)
-    config = read_config(path)
-    if config is None:
-        why = f"it has no {CONFIG}" if path.is_dir() else "there is no such folder"
-        raise FileNotFoundError(f"{folder} is no run folder: {why}")
+    config, module, settings = run.read_run(path)
     if "members" in config:
         raise ValueError(f"{folder} is a sweep: train one of its members by itself, and replay that run")
-    module = load_experiment(config["experiment"])
-    settings = settings_from(module.Settings, config["settings"])
     experiment = module.build(settings)
     state = _failed_state(path, experiment, settings) if step is None else _state_at(path, experiment, settings, step)
     # On one device, wherever it was trained.

@@ -105,11 +105,9 @@ def load_run(folder: str | os.PathLike[str]) -> tuple[Experiment, Settings, Trai
       FileNotFoundError: the folder is no run, or has no checkpoint yet.
       ValueError: its experiment is unknown or has become another model, or a file is damaged.
     """
-    config = read_config(Path(folder))
-    if config is None:
-        raise FileNotFoundError(f"{folder} is no run folder: it has no {CONFIG}")
-    module = load_experiment(config["experiment"])
-    settings = settings_from(module.Settings, config["settings"])
+    config, module, settings = read_run(folder)
+    if "members" in config:
+        raise ValueError(f"{folder} is a sweep: sweep.load_member gives one of its members")
     experiment = module.build(settings)
     program = make_program(experiment, settings)
     checkpoints = Path(folder) / CHECKPOINTS
@@ -117,6 +115,21 @@ def load_run(folder: str | os.PathLike[str]) -> tuple[Experiment, Settings, Trai
     if step is None:
         return experiment, settings, load_newest(checkpoints, program.like())[0].state
     return experiment, settings, load_checkpoint(path_of(checkpoints, step), program.like()).state
+
+
+def read_run(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], Any, Any]:
+    """The config of a run or a sweep, the module of its experiment and the settings.
+
+    Raises:
+      FileNotFoundError: the folder is no run.
+      ValueError: its experiment is unknown or has other settings now, or the config is damaged.
+    """
+    config = read_config(Path(folder))
+    if config is None:
+        why = f"it has no {CONFIG}" if Path(folder).is_dir() else "there is no such folder"
+        raise FileNotFoundError(f"{folder} is no run folder: {why}")
+    module = load_experiment(config["experiment"])
+    return config, module, settings_from(module.Settings, config["settings"])
 
 
 def describe(name: str, settings: Settings, experiment: Experiment) -> dict[str, Any]:

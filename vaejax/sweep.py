@@ -18,12 +18,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from vaejax.checks import check_count
 from vaejax.data import epoch_indices
 from vaejax.evaluation import evaluate
-from vaejax.experiment import Experiment, Settings, load_experiment
-from vaejax.folder import CONFIG, RESULTS, open_folder, read_config, write_json
+from vaejax.experiment import Experiment, Settings
+from vaejax.folder import CONFIG, RESULTS, open_folder, write_json
 from vaejax.outcome import example_figures, prepare_test_set
 from vaejax.program import Program, check_fit, final_params, initial_state, make_step, order_key, training_images
-from vaejax.run import describe
-from vaejax.settings import NotFinitePolicy, Training, settings_from
+from vaejax.run import describe, read_run
+from vaejax.settings import NotFinitePolicy
 from vaejax.sweep_report import draw
 from vaejax.trainer import CHECKPOINTS, Callback, Trainer
 from vaejax.training import TrainState, data_mesh, load_newest, resident
@@ -71,6 +71,8 @@ def sweep(
       ValueError, TypeError: settings that do not exist, are no real numbers, or decide what is computed.
       and what `train` raises.
     """
+    if jax.process_count() > 1:
+        raise ValueError("a sweep runs on one host: give each host some of the seeds or settings")
     values = member_values(settings, over, num_seeds)
     experiment = build(settings)
     for each in range(len(values["seed"])):
@@ -99,14 +101,12 @@ def load_member(folder: str | os.PathLike[str], index: int) -> tuple[Experiment,
       IndexError: there is no such member.
       ValueError: its experiment is unknown or has become another model, or a file is damaged.
     """
-    config = read_config(Path(folder))
-    if config is None or "members" not in config:
-        raise FileNotFoundError(f"{folder} is no sweep: it has no {CONFIG} with members")
+    config, module, shared = read_run(folder)
+    if "members" not in config:
+        raise FileNotFoundError(f"{folder} is no sweep: its {CONFIG} has no members")
     values = _columns(config["members"])
     if not 0 <= index < len(values["seed"]):
         raise IndexError(f"member must be from 0 to {len(values['seed']) - 1}; got {index}")
-    module = load_experiment(config["experiment"])
-    shared = settings_from(module.Settings, config["settings"])
     program = make_sweep_program(shared, module.build, module.build(shared), values)
     progress, _ = load_newest(Path(folder) / CHECKPOINTS, program.like())
     own = member_settings(shared, values, index)

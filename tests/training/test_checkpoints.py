@@ -240,7 +240,7 @@ def test_a_save_is_not_there_before_its_seal(tmp_path):
 
 
 def test_the_newest_are_kept_and_the_best(tmp_path):
-    costs = [3.0, 1.0, 2.0, float("nan"), 4.0, None]
+    costs = [float("nan"), 1.0, 2.0, 3.0, 4.0, None]
     save_all(tmp_path, [10, 20, 30, 40, 50, 60], costs, keep=2)
     assert training.saved_steps(tmp_path) == [20, 50, 60]
     assert training.best_step(tmp_path) == 20
@@ -271,6 +271,8 @@ def test_what_an_unfinished_save_left_is_removed(tmp_path):
     (tmp_path / "000000002" / "seal.json").unlink()
     (tmp_path / "notes").mkdir()
     assert training.load_newest(tmp_path, start())[0].step == 1
+    with training.Checkpoints(tmp_path):
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["000000001", "notes"]
     save_all(tmp_path, [2, 3])
     assert training.saved_steps(tmp_path) == [2, 3]
     assert (tmp_path / "notes").is_dir()

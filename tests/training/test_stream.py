@@ -68,18 +68,22 @@ def failing(step, error, times):
 
 @pytest.fixture(scope="module")
 def expected():
-    return run(resident())
+    return run(training.streamed(STEP, source))
+
+
+# Two programs, one of which is a loop, may round differently.
+close = partial(chex.assert_trees_all_close, rtol=1e-5, atol=1e-7)
 
 
 def test_it_is_the_run_with_resident_examples(expected):
-    chex.assert_trees_all_equal(run(training.streamed(STEP, source)), expected)
+    close(expected, run(resident()))
 
 
 def test_it_goes_back_as_a_run_with_resident_examples_does():
     bad = EXAMPLES.copy()
     bad[7] = np.nan
     streamed = run(training.streamed(STEP, partial(source, examples=bad)), with_snapshot=True)
-    chex.assert_trees_all_equal(streamed, run(resident(bad), with_snapshot=True))
+    close(streamed, run(resident(bad), with_snapshot=True))
     assert streamed[0][-1][1] > 0
 
 
@@ -116,22 +120,24 @@ def test_a_source_that_ends_is_one_that_fails():
 
 def test_a_source_that_stalls_is_named_and_can_be_asked_again(expected):
     stalled = threading.Event()
+    # Nothing is compiled when it is opened, which may take longer than the source is waited for.
+    batches = list(itertools.islice(source(0), STEPS + 3))
 
     def slow(first_step):
-        for number, batch in enumerate(source(first_step), start=first_step):
+        for number in range(first_step, len(batches)):
             if number == 7 and not stalled.is_set():
                 stalled.set()
                 threading.Event().wait()
-            yield batch
+            yield batches[number]
 
-    feed = training.streamed(STEP, slow, timeout=0.2)
+    feed = training.streamed(STEP, slow, timeout=0.8)
     state = training.init_state(jax.random.key(1), jnp.zeros(3), OPTIMIZER)
     kept = []
 
     def keep(progress):
         kept.append(jax.tree.map(jnp.copy, progress))
 
-    with pytest.raises(TimeoutError, match=r"^the data source gave no batch for step 7 in 0\.2 s$"):
+    with pytest.raises(TimeoutError, match=r"^the data source gave no batch for step 7 in 0\.8 s$"):
         training.fit(feed, training.begin(feed, state), num_steps=STEPS, report_every=EPOCH, on_pause=keep)
     progress = training.fit(feed, kept[-1], num_steps=STEPS, report_every=EPOCH)
     chex.assert_trees_all_equal(progress.state.params, expected[1].state.params)

@@ -36,7 +36,8 @@ def per_example(loss_fn: LossFn) -> PerExample:
 
     >>> import jax, jax.numpy as jnp
     >>> loss = per_example(lambda params, key, x: (params * x**2, {"x": x}))
-    >>> loss.loss(2.0, jax.random.split(jax.random.key(0), 3), jnp.arange(3.0))[0].round(3).item()
+    >>> mean, _ = loss.loss(2.0, jax.random.split(jax.random.key(0), 3), jnp.arange(3.0))
+    >>> round(mean.item(), 3)
     3.333
     """
     check_callable("loss_fn", loss_fn)

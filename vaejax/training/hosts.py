@@ -83,5 +83,8 @@ def from_first_host(text: str) -> str:
         return text
     from jax.experimental import multihost_utils  # noqa: PLC0415
 
-    content = np.frombuffer(text.encode().ljust(4096, b"\0"), np.uint8)
+    encoded = text.encode()
+    # Arrays of one length on all of them.
+    (length,) = agree(len(encoded))
+    content = np.frombuffer(encoded.ljust(length, b"\0")[:length], np.uint8)
     return bytes(multihost_utils.broadcast_one_to_all(content).astype(np.uint8)).rstrip(b"\0").decode()
