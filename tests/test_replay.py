@@ -161,7 +161,9 @@ def test_a_run_of_another_file_is_told(trained, tmp_path):
 def test_what_cannot_be_replayed_is_one_line(trained, tmp_path, capsys):
     folder, path = trained
     (tmp_path / "sweep").mkdir()
-    (tmp_path / "sweep" / "config.json").write_text(json.dumps({"experiment": str(path), "members": {}}))
+    (tmp_path / "sweep" / "config.json").write_text(
+        json.dumps({"experiment": str(path), "settings": {}, "members": {}})
+    )
     cases = [
         ([tmp_path / "none"], r"none is no run folder: there is no such folder"),
         ([tmp_path], r"is no run folder: it has no config.json"),

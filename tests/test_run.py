@@ -68,7 +68,7 @@ def test_every_experiment_is_tested():
 
 
 # Those on 60,000 images take long without optimizations.
-SLOW = set(LARGE) - {"static_mnist_vae"}
+SLOW = set(LARGE)
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,7 @@ def test_where_all_diverge_it_is_an_error(tmp_path, capsys):
     assert "the loss is" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_where_it_was_stopped(tmp_path):
     class Stop(Exception):
         pass

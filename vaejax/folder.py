@@ -82,7 +82,11 @@ def _find_or_make(parent: Path, running: Running, config: Config) -> tuple[Path,
     if running.output is not None:
         return _open_named(Path(running.output), running.resume, config)
     for path in reversed(numbered(parent)):
-        stored = read_config(path)
+        try:
+            stored = read_config(path)
+        except ValueError as error:
+            warnings.warn(f"{error}; passing over that run", stacklevel=4)
+            continue
         if stored is None or (path / RESULTS).exists() or differences(stored, config, with_soft=not running.resume):
             continue
         lock = _lock(path, wait=False)

@@ -1,5 +1,6 @@
 """An experiment as a program: its loss, its step, its feed and its first state."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -175,13 +176,30 @@ def check_fit(experiment: Experiment, settings: Settings) -> None:
         if callable(getattr(likelihood, "support", None)):
             expected = f"in the support of the likelihood {type(likelihood).__name__}"
             check_support(f"the data set {dataset.name}", x, likelihood.support, expected)
-    state = jax.eval_shape(partial(initial_state, experiment, settings))
-    jax.eval_shape(make_step(experiment, settings), state, dataset.train.images[: settings.batch_size])
+    _check_step(experiment, settings)
     try:
         jax.eval_shape(example_figures(experiment, 1.0), params, key, x[0])
     except ValueError as error:
         hint = "give the experiment a report of its own"
         raise ValueError(f"the figures of a single test example: {error}; {hint}") from error
+
+
+def _check_step(experiment: Experiment, settings: Settings) -> None:
+    """Trace a train step; where it fails for single examples alone, say how an experiment has the whole batch."""
+    state = jax.eval_shape(partial(initial_state, experiment, settings))
+    batch = experiment.dataset.train.images[: settings.batch_size]
+    try:
+        jax.eval_shape(make_step(experiment, settings), state, batch)
+    except ValueError as error:
+        coupled = experiment._replace(couples_batch=True)
+        alone = dataclasses.replace(settings, training=dataclasses.replace(settings.training, micro_batches=1))
+        try:
+            jax.eval_shape(make_step(coupled, alone), state, batch)
+        except ValueError:
+            raise error from None
+        raise ValueError(
+            f"{error}; an objective of the whole batch says couples_batch=True in its Experiment"
+        ) from error
 
 
 def _check_batch(batch_size: int, mesh: Mesh) -> None:

@@ -145,6 +145,10 @@ class Settings:
             raise ValueError(f"learning_rate must be positive and finite; got {self.learning_rate}")
         self.training.check()
         self.running.check()
+        if self.batch_size % self.training.micro_batches:
+            raise ValueError(
+                f"micro_batches must divide the batch_size {self.batch_size}; got {self.training.micro_batches}"
+            )
 
     def num_steps(self, dataset: Dataset) -> int:
         """Steps of the whole run."""

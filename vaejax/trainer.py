@@ -63,7 +63,8 @@ class Trainer:
         self.validate, self.callbacks = validate, [*callbacks]
         self.progress, self.stopping = _where_it_was(folder, program)
         self.checkpoints = Checkpoints(folder / CHECKPOINTS, keep=settings.running.keep)
-        # What was found damaged will be made again.
+        # What was found damaged will be made again, once no host reads it any more.
+        agree(0)
         self.checkpoints.drop_after(done(self.progress))
         self.interrupts, self.saved_at = Interrupts(), time.monotonic()
         self.writers = _open_writers(folder, settings, config, done(self.progress))
