@@ -75,7 +75,7 @@ def test_eight_members_are_one_program_traced_once(tmp_path):
 
             return made._replace(objective=objective)
 
-        values = sweep.member_values(settings, {"beta": [1.0] * count}, 1)
+        values = sweep.member_values(settings, {"beta": [1.0 + each for each in range(count)]}, 1)
         program = sweep.make_sweep_program(settings, build, build(settings), values)
         progress = program.begin()
         before = len(traced)
@@ -108,7 +108,7 @@ def test_a_member_that_diverges_stops_alone(tmp_path, capsys):
 def test_where_all_diverge_it_is_an_error(tmp_path, capsys):
     words = ["sweep", "digits_vae", *TINY, "--over", "learning_rate=1e30", "--output", str(tmp_path / "x")]
     assert cli.main(words) == 1
-    assert "the loss is" in capsys.readouterr().err
+    assert "error: all members diverged: the loss is" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -141,6 +141,13 @@ BAD = {
     "no value": (["--over", "beta"], "over must be SETTING=VALUE,VALUE,... with numbers; got beta"),
     "a value that cannot be": (["--over", "beta=1,-1"], "beta must be at least 0 and finite; got -1.0"),
     "no seeds": (["--seeds", "0"], "seeds must be at least 1; got 0"),
+    "a step count": (["--over", "warm_up=0,1"], "warm_up cannot be swept: this experiment decides by its value"),
+    "no number of its own": (["--over", "schedule_options=1"], "schedule_options cannot be swept"),
+    "a value twice": (["--over", "beta=1,1"], "beta must have values that differ, at least one; got [1.0, 1.0]"),
+    "a setting twice": (["--over", "beta=1", "--over", "beta=2"], "over must name each setting once"),
+    "held-out examples": (["--validation-size", "100"], "validation_size is not for a sweep"),
+    "no devices": (["--devices", "0"], "devices must be at least 1; got 0"),
+    "a seed too large": (["--seed", "4294967295"], "seed must be below 2**31; got 4294967295"),
     "a policy of one": (["--not-finite", "roll_back"], "not_finite must be raise or skip in a sweep"),
 }
 

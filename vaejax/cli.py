@@ -51,7 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     with warnings.catch_warnings():
         warnings.showwarning = _warn  # type: ignore[assignment]
-        return _run(words)
+        code = _run(words)
+    if code and jax.distributed.is_initialized():
+        # A normal end would wait for the other hosts, which wait for this one; so they notice, and end too.
+        sys.stdout.flush()
+        os._exit(code)
+    return code
 
 
 def _run(words: list[str]) -> int:
@@ -89,7 +94,9 @@ def _sweep(name: str, words: list[str]) -> int:
     if "--help" in rest:
         print(f"{parser.format_help()}\nand the settings that all members share:\n")
     module, settings = _settings(f"sweep {name}", name, rest)
-    over = dict(_tried(each) for each in options.over)
+    over = dict(tried := [_tried(each) for each in options.over])
+    if len(over) < len(tried):
+        raise ValueError("over must name each setting once, with all its values")
     dataset = module.build(settings).dataset
     members = options.seeds * int(np.prod([len(values) for values in over.values()], dtype=int))
     _begin(f"{name}, {members} members", settings, dataset.name)

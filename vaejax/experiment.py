@@ -75,7 +75,7 @@ def make_optimizer(settings: Settings, dataset: Dataset) -> optax.GradientTransf
         num_steps=settings.num_steps(dataset),
         optimizer=wanted.optimizer,
         schedule=wanted.schedule,
-        warm_up_steps=round(wanted.warm_up * settings.steps_per_epoch(dataset)),
+        warm_up_steps=int(wanted.warm_up * settings.steps_per_epoch(dataset) + 0.5),
         clip_norm=wanted.clip_norm,
         schedule_options=wanted.schedule_options,
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 from vaejax.settings import Running
 from vaejax.training.checkpoint import write_durably
-from vaejax.training.hosts import from_first_host, is_first_host
+from vaejax.training.hosts import agree, from_first_host, is_first_host
 
 CONFIG, LOCK, RESULTS = "config.json", "lock", "results.json"
 # Parts of a config that a run may differ in when it is resumed on purpose.
@@ -30,9 +30,9 @@ Config = Mapping[str, Any]
 def open_folder(parent: Path, running: Running, config: Config) -> Iterator[Path]:
     """The folder of a run for as long as it is trained: a new one, or one that goes on.
 
-    `running.output` names it. Where it does not, the newest run in `parent` goes on if it is unfinished, of the same
-    config and not under way; else the next number is made. A lock keeps a second run out of the folder; the system
-    gives it back however the process ends.
+    `running.output` names it. Where it does not, the newest run in `parent` that is unfinished, of the same config and
+    not under way goes on; where there is none, the next number is made. A lock keeps a second run out of the folder;
+    the system gives it back however the process ends.
 
     Args:
       parent: of the numbered folders.
@@ -53,13 +53,17 @@ def open_folder(parent: Path, running: Running, config: Config) -> Iterator[Path
                 path, lock = _find_or_make(parent, running, config)
         except (OSError, ValueError) as error:
             failure = error
-    # The other hosts wait to hear where, or that there is no run.
-    told = from_first_host(json.dumps([str(path), None if failure is None else str(failure)]))
+    # The other hosts wait to hear where, and of what, or that there is no run.
+    told = from_first_host(json.dumps([str(path), None if failure is None else str(failure), config]))
     if failure is not None:
         raise failure
-    name, reason = json.loads(told)
+    name, reason, first = json.loads(told)
     if reason is not None:
         raise OSError(reason)
+    different = differences(first, config, with_soft=True)
+    if agree(len(different))[0]:
+        said = different[0] if different else "another host differs from the first"
+        raise ValueError(f"all hosts must be given the same: {said}")
     try:
         with _named(name):
             yield Path(name)
@@ -87,7 +91,10 @@ def _find_or_make(parent: Path, running: Running, config: Config) -> tuple[Path,
         except ValueError as error:
             warnings.warn(f"{error}; passing over that run", stacklevel=4)
             continue
-        if stored is None or (path / RESULTS).exists() or differences(stored, config, with_soft=not running.resume):
+        if stored is None or (path / RESULTS).exists() or differences(stored, config, with_soft=False):
+            continue
+        if not running.resume and (different := differences(stored, config, with_soft=True)):
+            warnings.warn(f"{path} is unfinished, but {different[0]}: --resume goes on with it", stacklevel=4)
             continue
         lock = _lock(path, wait=False)
         if lock is None:
@@ -109,7 +116,11 @@ def _open_named(path: Path, resume: bool, config: Config) -> tuple[Path, int]:
     if stored is None and resume:
         raise FileNotFoundError(f"resume: {path} is no run folder")
     if stored is not None and (different := differences(stored, config, with_soft=not resume)):
-        hint = "--resume goes on in spite of it" if different[0].startswith(SOFT) else "name a new folder for the run"
+        hint = (
+            "--resume goes on in spite of it"
+            if _is_in(different[0].split()[0], SOFT)
+            else "name a new folder for the run"
+        )
         raise ValueError(f"output {path} is another run: {different[0]} ({hint})")
     path.mkdir(parents=True, exist_ok=True)
     lock = _lock(path)
@@ -183,20 +194,35 @@ def read_config(path: Path) -> dict[str, Any] | None:
     file = path / CONFIG
     if not file.is_file():
         return None
+    content: dict[str, Any] = read_json(file)
+    if not {"experiment", "settings"} <= content.keys():
+        raise ValueError(f"{file} is damaged: it names no experiment with its settings")
+    return content
+
+
+def read_json(path: Path) -> Any:
+    """A file of `write_json`, which holds an object.
+
+    Raises:
+      ValueError: it is damaged.
+    """
     try:
-        content = json.loads(file.read_text())
-        return dict(content)
+        return dict(json.loads(path.read_text()))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{file} is damaged: {error}") from error
+        raise ValueError(f"{path} is damaged: {error}") from error
 
 
 def differences(stored: Config, config: Config, *, with_soft: bool) -> list[str]:
     """What two configs differ in, in words, the settings first."""
     there, here = _flat(stored), _flat(json.loads(json.dumps(config)))
     ignored = IGNORED if with_soft else (*IGNORED, *SOFT)
-    names = [name for name in {**here, **there} if not name.startswith(ignored) and there.get(name) != here.get(name)]
-    names.sort(key=lambda name: (name.startswith(SOFT), not name.startswith("settings")))
+    names = [name for name in {**here, **there} if not _is_in(name, ignored) and there.get(name) != here.get(name)]
+    names.sort(key=lambda name: (_is_in(name, SOFT), not _is_in(name, ("settings",))))
     return [f"{name.removeprefix('settings.')} is {there.get(name)} there and {here.get(name)} here" for name in names]
+
+
+def _is_in(name: str, parts: tuple[str, ...]) -> bool:
+    return f"{name}.".startswith(tuple(f"{part}." for part in parts))
 
 
 def _warn(stored: Config, config: Config) -> None:

@@ -31,10 +31,15 @@ class TestSet(NamedTuple):
 
 def prepare_test_set(experiment: Experiment) -> TestSet:
     """Prepare the test images with a fixed key, so that all runs are measured on the same x."""
-    keys = jax.random.split(jax.random.key(EVALUATION_SEED), 4)
-    prepare_key, noise_key, sample_key, mean_key = keys
-    x = experiment.prepare(prepare_key, experiment.dataset.test.images)
+    _, noise_key, sample_key, mean_key = jax.random.split(jax.random.key(EVALUATION_SEED), 4)
+    x = prepare_test_images(experiment)
     return TestSet(x, float(jnp.max(x)), noise_key, sample_key, mean_key)
+
+
+def prepare_test_images(experiment: Experiment) -> Array:
+    """The test images as the model sees them."""
+    prepare_key = jax.random.split(jax.random.key(EVALUATION_SEED), 4)[0]
+    return experiment.prepare(prepare_key, experiment.dataset.test.images)
 
 
 def measure(experiment: Experiment, params: Params) -> tuple[dict[str, Estimate], int]:

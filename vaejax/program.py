@@ -12,7 +12,8 @@ from jax.sharding import Mesh
 
 from vaejax.checks import check_support
 from vaejax.data import batches_from, epoch_indices
-from vaejax.evaluation import active_units, batch_metrics
+from vaejax.evaluation import batch_metrics
+from vaejax.evaluation.latents import ACTIVE_VARIANCE
 from vaejax.experiment import Experiment, Settings
 from vaejax.objectives import negative_mean
 from vaejax.outcome import example_figures
@@ -33,8 +34,12 @@ from vaejax.training import (
     state_shardings,
     streamed,
 )
+from vaejax.training.gradients import Metrics
 from vaejax.training.step import Step
 from vaejax.types import Array, Distribution, Params
+
+# Examples whose values are looked at before training.
+MAX_CHECKED, CHECKED_AT_ONCE = 2**17, 2**12
 
 
 class Program(NamedTuple):
@@ -94,15 +99,19 @@ def make_program(experiment: Experiment, settings: Settings) -> Program:
 def make_step(experiment: Experiment, settings: Settings) -> Step:
     """The train step of an experiment."""
     wanted = settings.training
-    skips = wanted.not_finite is NotFinitePolicy.SKIP
     return make_train_step(
         make_loss(experiment),
         experiment.optimizer,
         num_micro_batches=wanted.micro_batches,
         schedules=experiment.schedules,
         ema_decay=wanted.ema_decay,
-        max_skipped=wanted.max_not_finite if skips else 0,
+        max_skipped=max_skipped(settings),
     )
+
+
+def max_skipped(settings: Settings) -> int:
+    """How many steps in a row may be skipped."""
+    return settings.training.max_not_finite if settings.training.not_finite is NotFinitePolicy.SKIP else 0
 
 
 def make_loss(experiment: Experiment) -> Any:
@@ -121,13 +130,23 @@ def make_loss(experiment: Experiment) -> Any:
     def of_examples(params: Params, keys: Array, images: Any, **scheduled: Array) -> Any:
         one = lambda key, image: terms_of(params, key, image[None], **scheduled)
         losses, metrics, latents = jax.vmap(one)(keys, images)
-        means = {name: jnp.mean(values, axis=0) for name, values in metrics.items()}
         if latents is not None:
-            # A count over the batch, which one example does not have.
-            means["active_units"] = active_units(latents[:, 0])
-        return jnp.mean(losses), means
+            metrics |= {"active_units": latents[:, 0], SQUARES: latents[:, 0] ** 2}
+        return jnp.mean(losses), {name: jnp.mean(values, axis=0) for name, values in metrics.items()}
 
-    return of_batch if experiment.couples_batch else PerExample(of_examples)
+    return of_batch if experiment.couples_batch else PerExample(of_examples, _count_active)
+
+
+SQUARES = "squared_latents"
+
+
+def _count_active(means: Metrics) -> Metrics:
+    """The metrics with the active units of the batch, a count that no example has, from the means of its latents."""
+    if SQUARES not in means:
+        return means
+    variance = means[SQUARES] - means["active_units"] ** 2
+    rest = {name: value for name, value in means.items() if name != SQUARES}
+    return {**rest, "active_units": jnp.sum(variance > ACTIVE_VARIANCE)}
 
 
 def initial_state(experiment: Experiment, settings: Settings) -> TrainState:
@@ -149,7 +168,7 @@ def _streams(settings: Settings) -> Array:
 
 def final_params(state: TrainState) -> Params:
     """What is measured: the moving average of the weights, or the weights where there is none."""
-    return state.params if state.ema == () else state.ema
+    return state.ema if jax.tree.leaves(state.ema) else state.params
 
 
 def training_images(experiment: Experiment, settings: Settings) -> np.ndarray:
@@ -171,12 +190,14 @@ def check_fit(experiment: Experiment, settings: Settings) -> None:
         return experiment.model.decode(params, experiment.model.encode(params, x).sample(key))
 
     for seed, images in enumerate((dataset.train.images, dataset.test.images)):
-        x = experiment.prepare(jax.random.key(seed), images)
-        likelihood = jax.eval_shape(likelihood_of, params, key, x)
-        if callable(getattr(likelihood, "support", None)):
-            expected = f"in the support of the likelihood {type(likelihood).__name__}"
-            check_support(f"the data set {dataset.name}", x, likelihood.support, expected)
-    _check_step(experiment, settings)
+        # A part at a time, and no more than the first of very many: they need not fit on the device.
+        for start in range(0, min(len(images), MAX_CHECKED), CHECKED_AT_ONCE):
+            x = experiment.prepare(jax.random.key(seed), images[start : start + CHECKED_AT_ONCE])
+            likelihood = jax.eval_shape(likelihood_of, params, key, x)
+            if callable(getattr(likelihood, "support", None)):
+                expected = f"in the support of the likelihood {type(likelihood).__name__}"
+                check_support(f"the data set {dataset.name}", x, likelihood.support, expected)
+    check_step(experiment, settings)
     try:
         jax.eval_shape(example_figures(experiment, 1.0), params, key, x[0])
     except ValueError as error:
@@ -184,7 +205,7 @@ def check_fit(experiment: Experiment, settings: Settings) -> None:
         raise ValueError(f"the figures of a single test example: {error}; {hint}") from error
 
 
-def _check_step(experiment: Experiment, settings: Settings) -> None:
+def check_step(experiment: Experiment, settings: Settings) -> None:
     """Trace a train step; where it fails for single examples alone, say how an experiment has the whole batch."""
     state = jax.eval_shape(partial(initial_state, experiment, settings))
     batch = experiment.dataset.train.images[: settings.batch_size]

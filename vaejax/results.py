@@ -1,13 +1,12 @@
 """What a finished run has to say, as a record and as `results.json`."""
 
-import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from vaejax.evaluation import Estimate
-from vaejax.folder import RESULTS, write_json
+from vaejax.folder import RESULTS, read_json, write_json
 
 
 class RunResult(NamedTuple):
@@ -43,13 +42,13 @@ def read_result(folder: Path) -> RunResult:
       ValueError: the file is damaged.
     """
     path = folder / RESULTS
+    content = read_json(path)
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
         test = {
             name: Estimate(np.float32(each["mean"]), np.float32(each["standard_error"]))  # type: ignore[arg-type]
             for name, each in content["test"].items()
         }
         pictures = [folder / name for name in content["pictures"]]
         return RunResult(**{**content, "folder": folder, "test": test, "pictures": pictures})
-    except (ValueError, TypeError, KeyError) as error:
+    except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error

@@ -19,7 +19,7 @@ from vaejax.memory import peak_memory
 from vaejax.outcome import draw, make_validation, measure
 from vaejax.program import check_fit, final_params, make_program
 from vaejax.results import RunResult, read_result, write_result
-from vaejax.settings import settings_from
+from vaejax.settings import Running, settings_from
 from vaejax.trainer import CHECKPOINTS, Callback, Trainer, done
 from vaejax.training import TrainState, best_step, is_first_host, load_checkpoint, load_newest, path_of, to_host
 from vaejax.types import Params
@@ -50,11 +50,11 @@ def train(
       Interrupted: a signal ended the run, which goes on when the same is asked for again.
     """
     check_fit(experiment, settings)
+    program = make_program(experiment, settings)
     config = describe(name, settings, experiment)
     with open_folder(Path("runs") / Path(name).stem, settings.running, config) as folder:
         if (folder / RESULTS).exists():
             return read_result(folder) if is_first_host() else None
-        program = make_program(experiment, settings)
         validate = make_validation(experiment, settings)
         with Trainer(folder, program, settings, config, validate=validate, callbacks=callbacks) as trainer:
             state = trainer.best(trainer.train())
@@ -128,10 +128,10 @@ def read_run(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], Any, Any]:
     if config is None:
         why = f"it has no {CONFIG}" if Path(folder).is_dir() else "there is no such folder"
         raise FileNotFoundError(f"{folder} is no run folder: {why}")
-    if not {"experiment", "settings"} <= config.keys():
-        raise ValueError(f"{Path(folder) / CONFIG} is damaged: it names no experiment with settings")
     module = load_experiment(config["experiment"])
-    return config, module, settings_from(module.Settings, config["settings"])
+    settings = settings_from(module.Settings, config["settings"])
+    # Where and how it went is no matter here: what was trained on many devices is read on one.
+    return config, module, dataclasses.replace(settings, running=Running(devices=1))
 
 
 def describe(name: str, settings: Settings, experiment: Experiment) -> dict[str, Any]:

@@ -6,8 +6,11 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from vaejax.checks import check_count, check_nonnegative, is_concrete
+from vaejax.checks import check_count, check_nonnegative, check_positive, is_concrete
 from vaejax.data import Dataset, count_steps
+
+# What fits JAX's integers without sign trouble.
+MAX_SEED = 2**31
 
 
 class NotFinitePolicy(enum.StrEnum):
@@ -57,7 +60,7 @@ class Training:
     rematerialize: bool = False
     """Compute activations again for the backward pass, to save memory."""
     not_finite: NotFinitePolicy = NotFinitePolicy.RAISE
-    """What becomes of a step that is not finite."""
+    """What becomes of a step that is not finite; schedules of the optimizer count the steps that were made."""
     max_not_finite: int = 10
     """Steps in a row that may be skipped, or returns to one report, before the run ends."""
     validation_size: int = 0
@@ -72,9 +75,10 @@ class Training:
         check_count("micro_batches", self.micro_batches)
         for name in ("max_not_finite", "validation_size", "patience", "patience_warm_up"):
             check_count(name, getattr(self, name), minimum=0)
-        for name in ("warm_up", "clip_norm"):
-            if getattr(self, name) is not None:
-                check_nonnegative(name, getattr(self, name))
+        check_nonnegative("warm_up", self.warm_up)
+        if self.clip_norm is not None:
+            check_nonnegative("clip_norm", self.clip_norm)
+            check_positive("clip_norm", self.clip_norm)
         if is_concrete(self.ema_decay) and self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be at least 0 and below 1; got {self.ema_decay}")
         if self.patience and not self.validation_size:
@@ -113,6 +117,8 @@ class Running:
     def check(self) -> None:
         """Raise `TypeError` or `ValueError` on a setting that cannot be."""
         check_count("keep", self.keep)
+        if self.devices is not None:
+            check_count("devices", self.devices)
         check_nonnegative("checkpoint_seconds", self.checkpoint_seconds)
 
 
@@ -141,6 +147,8 @@ class Settings:
             check_count(name, getattr(self, name))
         if is_concrete(self.seed):
             check_count("seed", self.seed, minimum=0)
+            if self.seed >= MAX_SEED:
+                raise ValueError(f"seed must be below 2**31; got {self.seed}")
         if is_concrete(self.learning_rate) and not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"learning_rate must be positive and finite; got {self.learning_rate}")
         self.training.check()
@@ -174,6 +182,13 @@ class VaeSettings(Settings):
     """How the weight comes to beta: at once, or from 0 over the first kl_epochs, or again and again in each of them."""
     kl_epochs: float = 10.0
     """Epochs of the schedule, or of each of its cycles."""
+
+    def check(self) -> None:
+        """Raise `TypeError` or `ValueError` on a setting that cannot be."""
+        super().check()
+        check_nonnegative("beta", self.beta)
+        check_nonnegative("kl_epochs", self.kl_epochs)
+        check_positive("kl_epochs", self.kl_epochs)
 
 
 def settings_from(kind: type, values: Mapping[str, Any]) -> Any:

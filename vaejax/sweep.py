@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import json
 import os
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,14 +18,24 @@ from vaejax.checks import check_count
 from vaejax.data import epoch_indices
 from vaejax.evaluation import evaluate
 from vaejax.experiment import Experiment, Settings
-from vaejax.folder import CONFIG, RESULTS, open_folder, write_json
-from vaejax.outcome import example_figures, prepare_test_set
-from vaejax.program import Program, check_fit, final_params, initial_state, make_step, order_key, training_images
+from vaejax.folder import CONFIG, RESULTS, open_folder, read_json, write_json
+from vaejax.outcome import example_figures, prepare_test_images, prepare_test_set
+from vaejax.program import (
+    Program,
+    check_fit,
+    check_step,
+    final_params,
+    initial_state,
+    make_step,
+    max_skipped,
+    order_key,
+    training_images,
+)
 from vaejax.run import describe, read_run
 from vaejax.settings import NotFinitePolicy
 from vaejax.sweep_report import draw
 from vaejax.trainer import CHECKPOINTS, Callback, Trainer
-from vaejax.training import TrainState, data_mesh, load_newest, resident
+from vaejax.training import NotFinite, TrainState, data_mesh, has_failed, load_newest, resident
 from vaejax.training.step import Step
 from vaejax.types import Array
 
@@ -74,22 +83,28 @@ def sweep(
     if jax.process_count() > 1:
         raise ValueError("a sweep runs on one host: give each host some of the seeds or settings")
     values = member_values(settings, over, num_seeds)
-    experiment = build(settings)
-    for each in range(len(values["seed"])):
+    _check_sweepable(settings, build, values)
+    first = member_settings(settings, values, 0)
+    check_fit(build(first), first)
+    for each in range(num_seeds, len(values["seed"]), num_seeds):
         member = member_settings(settings, values, each)
-        check_fit(build(member), member)
-    _check_traceable(settings, build, values)
+        member.check()
+        check_step(build(member), member)
+    experiment = build(settings)
+    program = make_sweep_program(settings, build, experiment, values)
     config = {**describe(name, settings, experiment), "members": {name: each.tolist() for name, each in values.items()}}
     with open_folder(Path("runs") / f"{Path(name).stem}_sweep", settings.running, config) as folder:
         if not (folder / RESULTS).exists():
-            program = make_sweep_program(settings, build, experiment, values)
             with Trainer(folder, program, settings, config, callbacks=callbacks) as trainer:
-                state = trainer.train().state
+                try:
+                    state = trainer.train().state
+                except NotFinite as error:
+                    raise NotFinite(f"all members diverged: {error}", error.progress) from error
             members = measure_members(settings, build, values, state)
             seconds = sum(line["seconds"] for line in trainer.history())
             pictures = [path.name for path in draw(members, folder)]
             write_json(folder / RESULTS, {"members": members, "seconds": seconds, "pictures": pictures})
-        content = json.loads((folder / RESULTS).read_text())
+        content = read_json(folder / RESULTS)
     return SweepResult(**{**content, "folder": folder, "pictures": [folder / each for each in content["pictures"]]})
 
 
@@ -122,8 +137,8 @@ def member_values(settings: Settings, over: Mapping[str, Sequence[float]], num_s
     check_count("seeds", num_seeds)
     for name, tried in over.items():
         _find(type(settings), name)
-        if not len(tried):
-            raise ValueError(f"{name} must have at least one value")
+        if not len(tried) or len(set(tried)) < len(tried):
+            raise ValueError(f"{name} must have values that differ, at least one; got {[*tried]}")
     seeds = range(settings.seed, settings.seed + num_seeds)
     rows = [(seed, *row) for row in itertools.product(*over.values()) for seed in seeds]
     return _columns(dict(zip(["seed", *over], zip(*rows, strict=True), strict=True)))
@@ -142,7 +157,7 @@ def _find(kind: type, name: str) -> str | None:
         each: group
         for group, owner in groups.items()
         for each, hint in typing.get_type_hints(owner).items()
-        if float in (hint, *typing.get_args(hint)) and group != "running"
+        if hint in (float, float | None) and group != "running"
     }
     if name not in swept:
         raise ValueError(f"{name} cannot be swept: it must be one of the real numbers {', '.join(sorted(swept))}")
@@ -167,10 +182,14 @@ def member_settings(settings: Any, values: Values, index: int) -> Any:
     return with_values(settings, {name: each[index].item() for name, each in values.items()})
 
 
-def _check_traceable(settings: Any, build: Build, values: Values) -> None:
+def _check_sweepable(settings: Any, build: Build, values: Values) -> None:
     """Raise where an experiment decides by the value of a setting what it computes."""
     if settings.training.not_finite is NotFinitePolicy.ROLL_BACK:
         raise ValueError("not_finite must be raise or skip in a sweep: its members cannot go back one by one")
+    for owner, names in ((settings.training, ("validation_size",)), (settings.running, ("stream", "shard_params"))):
+        for name in names:
+            if getattr(owner, name):
+                raise ValueError(f"{name} is not for a sweep: its members train to the end on examples on the device")
     for name, each in values.items():
         try:
             # Traced for its own sake; an experiment is no array.
@@ -223,8 +242,7 @@ def member_step(settings: Any, build: Build, values: Values, state: TrainState, 
 
 def _most_devices(num_members: int, asked: int | None) -> int:
     """The most devices that divide the members."""
-    available = len(jax.devices()) if asked is None else asked
-    return max(count for count in range(1, available + 1) if num_members % count == 0)
+    return max(count for count in range(1, data_mesh(asked).size + 1) if num_members % count == 0)
 
 
 def member_shardings(tree: Any, mesh: Mesh) -> Any:
@@ -242,18 +260,18 @@ def _placed(step: Step, sharding_of: Callable[[Any], Any]) -> Step:
 
 def measure_members(settings: Any, build: Build, values: Values, state: TrainState) -> list[dict[str, Any]]:
     """The values and the test figures of each member, on the same test data and noise."""
-    x, white, noise_key, _, _ = prepare_test_set(build(settings))
+    _, white, noise_key, _, _ = prepare_test_set(build(settings))
 
     def figures_of(values: Values, params: Any) -> Any:
-        own = partial(example_figures(build(with_values(settings, values)), white), params)
-        return evaluate(noise_key, x, own)
+        own = build(with_values(settings, values))
+        return evaluate(noise_key, prepare_test_images(own), partial(example_figures(own, white), params))
 
     # One after the other, so that what the figures need in memory does not grow with the members.
     measured = jax.jit(partial(jax.lax.map, lambda pair: figures_of(*pair)))((_traced(values), final_params(state)))
-    steps = np.asarray(state.step)
+    steps, failed = np.asarray(state.step), np.asarray(has_failed(state, max_skipped(settings)))
     members = []
     for index in range(len(steps)):
-        diverged = int(steps[index]) if steps[index] < steps.max() else None
+        diverged = int(steps[index]) if failed[index] else None
         test = {
             name: {"mean": float(each.mean[index]), "standard_error": float(each.standard_error[index])}
             for name, each in measured.items()

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from vaejax.program import Program, final_params
 from vaejax.settings import Settings
 from vaejax.training import (
     Checkpoints,
+    DamagedCheckpoint,
     Interrupted,
     Interrupts,
     NotFinite,
@@ -61,7 +63,7 @@ class Trainer:
     ):
         self.folder, self.program, self.settings = folder, program, settings
         self.validate, self.callbacks = validate, [*callbacks]
-        self.progress, self.stopping = _where_it_was(folder, program)
+        self.progress, self.stopping, self.ended = _where_it_was(folder, program)
         self.checkpoints = Checkpoints(folder / CHECKPOINTS, keep=settings.running.keep)
         # What was found damaged will be made again, once no host reads it any more.
         agree(0)
@@ -106,7 +108,11 @@ class Trainer:
         if step is None or step == done(progress):
             return progress.state
         path = path_of(self.folder / CHECKPOINTS, step)
-        best: Progress = load_checkpoint(path, self.program.like(), self.program.feed.sharding_of)
+        try:
+            best: Progress = load_checkpoint(path, self.program.like(), self.program.feed.sharding_of)
+        except DamagedCheckpoint as error:
+            warnings.warn(f"{error}; measuring the last state in place of the best", stacklevel=2)
+            return progress.state
         return best.state
 
     def _on_report(self, report: Report, progress: Progress) -> bool:
@@ -114,11 +120,12 @@ class Trainer:
         report = report._replace(metrics={**report.metrics, **figures})
         seconds = report.seconds_per_step * report.num_steps
         self.writers.write(report.step, {"seconds": seconds, "skipped": report.skipped, **report.metrics})
+        ended = [bool(callback(report, progress.state)) for callback in self.callbacks]
+        self.ended = bool(agree(int(any(ended)))[0])
         if figures:
             # After the line is written: a run that goes on from here does not write it again.
             self._watch(report.step, next(iter(figures.values())), progress)
-        ended = [callback(report, progress.state) for callback in self.callbacks]
-        return any(ended) or self._is_over()
+        return self._is_over()
 
     def _watch(self, step: int, cost: Any, progress: Progress) -> None:
         warm_up = self.settings.training.patience_warm_up * self.program.steps_per_epoch
@@ -129,7 +136,7 @@ class Trainer:
 
     def _is_over(self) -> bool:
         patience = self.settings.training.patience
-        return patience > 0 and should_stop(self.stopping, patience)
+        return self.ended or (patience > 0 and should_stop(self.stopping, patience))
 
     def _on_pause(self, progress: Progress) -> None:
         self.checkpoints.poll()
@@ -143,7 +150,7 @@ class Trainer:
             raise Interrupted(signal)
 
     def _save(self, progress: Progress, cost: float | None = None) -> None:
-        about = {"stopping": self.stopping._asdict(), "cost": cost}
+        about = {"stopping": self.stopping._asdict(), "ended": self.ended, "cost": cost}
         # Numbers that are not finite stay out of a checkpoint.
         finite = progress._replace(bad=jax.tree.map(jnp.zeros_like, progress.bad))
         self.checkpoints.save(done(progress), finite, about)
@@ -154,17 +161,18 @@ class Trainer:
         path = self.folder / FAILED
         if is_first_host():
             shutil.rmtree(path, ignore_errors=True)
+        agree(0)
         save_checkpoint(path, progress.state)
         return f"vaejax replay {self.folder} takes the step apart"
 
 
-def _where_it_was(folder: Path, program: Program) -> tuple[Progress, Stopping]:
-    """The progress of the newest checkpoint that is whole, or that before the first step."""
+def _where_it_was(folder: Path, program: Program) -> tuple[Progress, Stopping, bool]:
+    """The progress of the newest checkpoint that is whole, or that before the first step; and whether it has ended."""
     checkpoints = folder / CHECKPOINTS
     if not saved_steps(checkpoints):
-        return program.begin(), init_stopping()
+        return program.begin(), init_stopping(), False
     progress, about = load_newest(checkpoints, program.like(), program.feed.sharding_of)
-    return progress, Stopping(**about["stopping"])
+    return progress, Stopping(**about["stopping"]), about["ended"]
 
 
 def done(progress: Progress | TrainState) -> int:

@@ -170,12 +170,12 @@ def test_no_failing_step_is_allowed_where_none_may_be_left_out():
         (
             lambda params, extra, key, x: (jnp.sum(params["loc"]), ({}, extra)),
             optax.chain(optax.scale(3e38), optax.scale(10.0)),
-            "the loss is 2.0 at step 0, with the parameters after it not finite",
+            "the loss is 2.0 at step 0, with the state after it not finite",
         ),
         (
             lambda params, extra, key, x: (jnp.sum(params["loc"]), ({}, {"mean": jnp.log(extra["mean"])})),
             OPTIMIZER,
-            "the loss is 2.0 at step 0, with the parameters after it not finite",
+            "the loss is 2.0 at step 0, with the state after it not finite",
         ),
         (
             lambda params, extra, key, x: (jnp.sum(params["loc"]) / 0.0, ({}, extra)),

@@ -4,8 +4,11 @@ import jax.numpy as jnp
 
 from vaejax.types import Array
 
+# Burda et al. 2015.
+ACTIVE_VARIANCE = 0.01
 
-def active_units(means: Array, threshold: float = 0.01) -> Array:
+
+def active_units(means: Array, threshold: float = ACTIVE_VARIANCE) -> Array:
     """How many latents vary with the data: axes with `Var_x(E_q[z_i]) > threshold`, `[]` int32.
 
     Args:

@@ -10,15 +10,17 @@ not as the seal says is damaged, and is named before anything reads it.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
-from vaejax.training.hosts import is_first_host
+from vaejax import durable
+from vaejax.training.hosts import agree, is_first_host
 
 SEAL, STATE = "seal.json", "state"
 
@@ -37,14 +39,17 @@ def save_checkpoint(folder: str | os.PathLike[str], tree: Any, about: Mapping[st
 
     Raises:
       FileExistsError: the folder exists; nothing is overwritten.
+      TypeError: `about` is nothing that JSON can say.
       OSError: it cannot be written.
     """
     path = Path(folder).absolute()
-    if path.exists():
+    about = as_json(about)
+    # What the first host sees, for all of them: it alone makes the folder.
+    if agree(int(is_first_host() and path.exists()))[0]:
         raise FileExistsError(f"{folder} exists: a checkpoint never overwrites another")
     with ocp.StandardCheckpointer() as checkpointer:
         start_save(checkpointer, path, tree)
-        finish_save(checkpointer, path, about or {})
+        finish_save(checkpointer, path, about)
 
 
 def load_checkpoint(folder: str | os.PathLike[str], like: Any, sharding_of: Callable[[Any], Any] | None = None) -> Any:
@@ -53,7 +58,8 @@ def load_checkpoint(folder: str | os.PathLike[str], like: Any, sharding_of: Call
     Args:
       folder: where `save_checkpoint` wrote it.
       like: a tree of the same structure, shapes and dtypes; `jax.eval_shape` gives one for nothing.
-      sharding_of: the tree to where its arrays shall lie; the first device where None.
+      sharding_of: the tree to where its arrays shall lie. Where None they are on the first device and committed to
+        none, as arrays that were just made: a program on any devices takes them.
 
     Raises:
       FileNotFoundError: there is no such folder, or it is unfinished.
@@ -73,13 +79,34 @@ def load_checkpoint(folder: str | os.PathLike[str], like: Any, sharding_of: Call
         if saved is None:
             raise DamagedCheckpoint(f"{folder} is no checkpoint: it says nothing of what is in it")
         _check_same(folder, saved, like)
-        return checkpointer.restore(path / STATE, like)
+        loaded = checkpointer.restore(path / STATE, like)
+    return jax.tree.map(_uncommitted, loaded) if sharding_of is None else loaded
+
+
+def _uncommitted(leaf: jax.Array) -> jax.Array:
+    """The same array by way of the host: orbax puts each on a device on purpose, and JAX then keeps it there."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_uncommitted(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+    return jnp.asarray(np.asarray(leaf))
 
 
 def read_about(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """What a checkpoint was saved with besides its arrays."""
     about: dict[str, Any] = _read_seal(Path(folder))["about"]
     return about
+
+
+def as_json(about: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What JSON gives back of a mapping, in which all keys are text.
+
+    Raises:
+      TypeError: it can say no such thing.
+    """
+    try:
+        found: dict[str, Any] = json.loads(json.dumps(dict(about or {})))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(f"about must be what JSON can say: {error}") from error
+    return found
 
 
 def start_save(checkpointer: ocp.StandardCheckpointer, path: Path, tree: Any) -> None:
@@ -127,9 +154,11 @@ def check_whole(path: Path) -> None:
 
 
 def _seal(path: Path, about: Mapping[str, Any]) -> None:
-    files = {str(file.relative_to(path)): (file.stat().st_size, _digest(file)) for file in _files(path / STATE)}
-    for name in [path / each for each in files] + [path / STATE, path]:
-        _to_disk(name)
+    inside = sorted((path / STATE).rglob("*"))
+    files = {str(each.relative_to(path)): (each.stat().st_size, _digest(each)) for each in inside if each.is_file()}
+    # A folder says which files there are, so each has to be on the disk too, and the one that says that this one is.
+    for each in (*inside, path / STATE, path, path.parent):
+        durable.to_disk(each)
     content = {"files": files, "about": dict(about)}
     write_durably(path / SEAL, json.dumps({"content": content, "sha256": _digest_of(content)}))
 
@@ -151,23 +180,7 @@ def _read_seal(path: Path) -> dict[str, Any]:
 
 def write_durably(path: Path, text: str) -> None:
     """Write a file so that after any crash it is there whole, or as it was before."""
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(text)
-    _to_disk(draft)
-    draft.replace(path)
-    _to_disk(path.parent)
-
-
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+    durable.write_durably(path, text.encode())
 
 
 def _digest(path: Path) -> str:

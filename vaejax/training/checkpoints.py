@@ -16,6 +16,7 @@ from vaejax.training.checkpoint import (
     SEAL,
     STATE,
     DamagedCheckpoint,
+    as_json,
     finish_save,
     load_checkpoint,
     read_about,
@@ -58,7 +59,12 @@ class Checkpoints:
             self.checkpointer.close()
 
     def save(self, step: int, tree: Any, about: Mapping[str, Any] | None = None) -> None:
-        """Begin to save; a step that is there already is left as it is."""
+        """Begin to save; a step that is there already is left as it is.
+
+        Raises:
+          TypeError: `about` is nothing that JSON can say.
+        """
+        about = as_json(about)
         self.wait()
         path = path_of(self.folder, step)
         # All hosts say the same, whenever each of them sees the disk.
@@ -68,7 +74,7 @@ class Checkpoints:
             # A save that failed.
             self._remove([step])
         start_save(self.checkpointer, path, tree)
-        self.pending = path, dict(about or {})
+        self.pending = path, about
 
     def drop_after(self, step: int) -> None:
         """Remove what is later than `step`: what a run did not resume from, and will make again."""

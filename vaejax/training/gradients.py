@@ -26,6 +26,8 @@ class PerExample(NamedTuple):
 
     # (params, keys [B], batch), and what is scheduled by keyword, to the mean loss and the means of what to log
     loss: Callable[..., tuple[Array, Metrics]]
+    # the means over the whole batch to what is logged of it: for what is no mean itself, such as a variance
+    summarize: Callable[[Metrics], Metrics] = lambda metrics: metrics
 
 
 def per_example(loss_fn: LossFn) -> PerExample:
@@ -43,9 +45,23 @@ def per_example(loss_fn: LossFn) -> PerExample:
     check_callable("loss_fn", loss_fn)
 
     def mean(params: Params, keys: Array, batch: Any, **scheduled: Array) -> tuple[Array, Metrics]:
-        return _means(jax.vmap(lambda key, example: loss_fn(params, key, example, **scheduled))(keys, batch))
+        one = lambda key, example: check_pair("(loss, metrics)", loss_fn(params, key, example, **scheduled))
+        return _means(jax.vmap(one)(keys, batch))
 
     return PerExample(mean)
+
+
+def check_pair(expected: str, value: Any, before: str = "") -> tuple[Any, Any]:
+    """The two things that a loss function returned, the metrics among them.
+
+    Raises:
+      TypeError: it returned something else.
+    """
+    if isinstance(value, tuple | list) and len(value) == 2:
+        return value[0], value[1]
+    found = f"{type(value).__name__} of {len(value)}" if isinstance(value, tuple | list) else type(value).__name__
+    found = f"an array of shape {value.shape}" if hasattr(value, "shape") else found
+    raise TypeError(f"loss_fn must return {expected}; got {before}{found}")
 
 
 class Gradient(NamedTuple):
@@ -64,8 +80,12 @@ GradientFn = Callable[[Params, Any, Array, Any, dict[str, Array]], Gradient]
 def gradient_of_batch(loss_fn: Callable[..., Any]) -> GradientFn:
     """The gradient of a loss `(params, extra, key, batch) -> (loss, (metrics, extra))` of the batch as a whole."""
 
+    def checked(*arguments: Any, **scheduled: Array) -> Any:
+        loss, rest = check_pair("(loss, (metrics, extra))", loss_fn(*arguments, **scheduled))
+        return loss, check_pair("(loss, (metrics, extra))", rest, "a loss and ")
+
     def gradient_fn(params: Params, extra: Any, key: Array, batch: Any, scheduled: dict[str, Array]) -> Gradient:
-        value_and_gradient = jax.value_and_grad(loss_fn, has_aux=True)
+        value_and_gradient = jax.value_and_grad(checked, has_aux=True)
         (loss, (metrics, extra)), gradient = value_and_gradient(params, extra, key, batch, **scheduled)
         return Gradient(loss, metrics, extra, gradient)
 
@@ -86,7 +106,7 @@ def gradient_of_examples(loss: PerExample, axis_name: str | None, num_micro_batc
             # The mean of gradients, not the gradient of a mean: under pmap that one counts every device twice.
             sums = jax.lax.pmean(sums, axis_name)
         (value, metrics), gradient = sums
-        return Gradient(value, metrics, extra, gradient)
+        return Gradient(value, loss.summarize(metrics), extra, gradient)
 
     return gradient_fn
 

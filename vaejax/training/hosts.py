@@ -13,6 +13,7 @@ PROCESS_COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 WORKERS = "TPU_WORKER_HOSTNAMES"
 # The place of a pod in an indexed Kubernetes job.
 POD_INDEX = "JOB_COMPLETION_INDEX"
+SHUTDOWN_SECONDS = 24 * 3600
 
 
 def join_cluster(
@@ -48,7 +49,14 @@ def join_cluster(
         if host_index >= num_hosts:
             raise ValueError(f"host_index must be below num_hosts={num_hosts}; got {host_index}")
     try:
-        jax.distributed.initialize(coordinator, num_hosts, host_index, initialization_timeout=timeout)
+        jax.distributed.initialize(
+            coordinator,
+            num_hosts,
+            host_index,
+            initialization_timeout=timeout,
+            # The others wait at the end while the first host measures and draws.
+            shutdown_timeout_seconds=SHUTDOWN_SECONDS,
+        )
     except (RuntimeError, ValueError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise OSError(f"the hosts of the cluster did not come together: {reason}") from error

@@ -35,7 +35,7 @@ class Progress(NamedTuple):
     """A run between two steps: all that it needs to go on as if it had never stopped."""
 
     state: TrainState
-    totals: Metrics  # the metrics summed over the steps since the last report, without those that were skipped
+    totals: Metrics  # the metrics summed since the last report without skipped steps, at least float32
     num_summed: Array  # [*M] int32, how many
     bad: Metrics  # the metrics of the last step that was not finite; 0 before there is one
     snapshot: Snapshot | tuple[()] = ()
@@ -93,9 +93,11 @@ def progress_like(feed: Feed, state: Any, *, with_snapshot: bool = False) -> Any
 def _first(feed: Feed, with_snapshot: bool, state: TrainState) -> Progress:
     shapes = jax.eval_shape(feed.metrics_of, state)
     zeros = lambda: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    # A sum of truth values, bytes or half floats does not fit in their own type.
+    totals = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.promote_types(leaf.dtype, jnp.float32)), shapes)
     copy = lambda: jax.tree.map(jnp.copy, state)
     snapshot = Snapshot(copy(), jnp.zeros((), jnp.int32)) if with_snapshot else ()
-    return Progress(copy(), zeros(), jnp.zeros_like(state.step), zeros(), snapshot)
+    return Progress(copy(), totals, jnp.zeros_like(state.step), zeros(), snapshot)
 
 
 def fit(
@@ -163,7 +165,7 @@ def _go_back(progress: Progress, max_rollbacks: int) -> Progress:
     terms = sorted(name for name, value in jax.device_get(progress.bad).items() if not np.all(np.isfinite(value)))
     message = (
         f"the loss is {float(np.ravel(progress.bad['loss'])[0])} at step {failed}, with "
-        f"{', '.join(terms) or 'the parameters after it'} not finite: check the data for NaN, lower the learning rate, "
+        f"{', '.join(terms) or 'the state after it'} not finite: check the data for NaN, lower the learning rate, "
         f"or bound the scales"
     )
     if not isinstance(progress.snapshot, Snapshot):

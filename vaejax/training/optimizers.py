@@ -8,6 +8,8 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from vaejax.checks import check_count, check_nonnegative
@@ -65,8 +67,10 @@ def learning_rate_schedule(
             raise TypeError(f"learning_rate_schedule: options are for schedules by name; got {', '.join(options)}")
         return _warmed_up(schedule, warm_up_steps)
     make = _by_name("schedule", schedule, _SCHEDULES)
-    check_nonnegative("learning_rate", learning_rate)
-    arguments = _arguments(schedule, inspect.signature(make), learning_rate, num_steps, warm_up_steps, options)
+    signature = inspect.signature(make)
+    if any(each in signature.parameters for each in RATES):
+        check_nonnegative("learning_rate", learning_rate)
+    arguments = _arguments(schedule, signature, learning_rate, num_steps, warm_up_steps, options)
     made = make(**arguments)
     return made if "warmup_steps" in arguments else _warmed_up(made, warm_up_steps)
 
@@ -100,7 +104,8 @@ def make_optimizer(
 
     Raises:
       TypeError, ValueError: a name that optax does not have, with the nearest that it has; options that are unknown or
-        missing; an optimizer that takes no schedule with one.
+        missing; an optimizer that takes no schedule with one; an optimizer by name that needs more of a step than the
+        gradient, such as `lbfgs`.
 
     >>> import jax.numpy as jnp
     >>> optimizer = make_optimizer(0.1, optimizer="sgd", clip_norm=1.0, momentum=0.9)
@@ -134,7 +139,18 @@ def _make(optimizer: str | MakeOptimizer, rate: Any, options: Mapping[str, Any])
         raise TypeError(f"optimizer {optimizer!r} could not be made with a schedule as its rate: {error}") from error
     if not isinstance(made, optax.GradientTransformation):
         raise TypeError(f"optimizer must make an optax.GradientTransformation; got {type(made).__name__}")
+    if make is not optimizer:
+        _check_update(f"optimizer {optimizer!r}", made)
     return made
+
+
+def _check_update(owner: str, optimizer: optax.GradientTransformation) -> None:
+    """Raise where an optimizer wants more of a step than the gradient, such as the loss as a function."""
+    update = lambda params: optimizer.update(params, optimizer.init(params), params)
+    try:
+        jax.eval_shape(update, jax.ShapeDtypeStruct((1,), jnp.float32))
+    except TypeError as error:
+        raise TypeError(f"{owner} needs more than the gradient of a step, and is not for this one: {error}") from error
 
 
 def _warmed_up(schedule: RateSchedule, warm_up_steps: int) -> RateSchedule:
@@ -161,7 +177,9 @@ def _arguments(
         if option in given:
             source = "warm_up_steps" if option == "warmup_steps" else "learning_rate"
             raise TypeError(f"schedule {name!r}: {option} is {source} here and no option")
-    known = {"end_value": 0.0, "init_value": learning_rate / max(warm_up_steps, 1), **given}
+    known = {"end_value": 0.0, **given}
+    if rate is not None:
+        known = {"init_value": learning_rate / max(warm_up_steps, 1), **known}
     if num_steps is not None:
         known["transition_steps"] = known["decay_steps"] = num_steps - warm_up_steps
         if "warmup_steps" in defaults:

@@ -40,7 +40,7 @@ def state_shardings(state: Any, mesh: Mesh, *, shard_params: bool = False) -> An
     size = mesh.size
 
     def spec(leaf: Any) -> NamedSharding:
-        axes = [axis for axis, length in enumerate(leaf.shape) if length % size == 0]
+        axes = [axis for axis, length in enumerate(np.shape(leaf)) if length % size == 0]
         if not (shard_params and axes and leaf.size >= MIN_SHARDED_SIZE):
             return NamedSharding(mesh, PartitionSpec())
         longest = max(axes, key=lambda axis: leaf.shape[axis])
@@ -84,7 +84,8 @@ def data_parallel(
 
     Returns:
       `step(state, batch)`; the state that goes in is used up. The result differs from one device's by rounding, its
-      noise not at all. Arrays that were put on other devices on purpose must be laid out first, with `place`.
+      noise not at all. Both arguments are laid out over the mesh first, wherever they were, so that one program does
+      all steps.
 
     Raises (when it is used):
       ValueError: a batch that the devices do not divide.
@@ -98,7 +99,16 @@ def data_parallel(
     >>> state.params.item()
     1.0
     """
-    return jax.jit(on_mesh(step, mesh, shard_params=shard_params), donate_argnums=0)
+    compiled = jax.jit(on_mesh(step, mesh, shard_params=shard_params), donate_argnums=0)
+
+    def placed(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+        check_divides(batch, mesh)
+        state = place(state, state_shardings(state, mesh, shard_params=shard_params))
+        after: tuple[TrainState, Metrics] = compiled(state, place(batch, jax.tree.map(lambda _: cut, batch)))
+        return after
+
+    cut = batch_sharding(mesh)
+    return placed
 
 
 def place(tree: Any, shardings: Any) -> Any:
@@ -129,6 +139,7 @@ def to_host(tree: Any) -> Any:
 def check_divides(batch: Any, mesh: Mesh) -> None:
     """Raise `ValueError` where the devices of a mesh do not divide the examples of a batch."""
     for leaf in jax.tree.leaves(batch):
-        if leaf.ndim == 0 or leaf.shape[0] % mesh.size:
-            found = leaf.shape[0] if leaf.ndim else "an array without axes"
+        shape = np.shape(leaf)
+        if not shape or shape[0] % mesh.size:
+            found = shape[0] if shape else "an array without axes"
             raise ValueError(f"the examples of a batch must be a multiple of the {mesh.size} devices; got {found}")

@@ -33,7 +33,7 @@ def linear(start: ArrayLike, end: ArrayLike, num_steps: ArrayLike, delay: ArrayL
       start: the value up to step `delay`.
       end: the value from step `delay + num_steps` on.
       num_steps: the length of the line.
-      delay: the steps before it.
+      delay: the steps before it; see `cyclic` for one that is traced.
 
     Raises:
       ValueError: a concrete length that is not positive, or a negative delay.
@@ -45,6 +45,7 @@ def linear(start: ArrayLike, end: ArrayLike, num_steps: ArrayLike, delay: ArrayL
     _check_ends("linear", start, end)
     _check_length("linear: num_steps", num_steps)
     check_nonnegative("linear: delay", delay)
+    delay = _whole(delay)
     return lambda step: _between(start, end, (jnp.asarray(step) - delay) / num_steps)
 
 
@@ -86,7 +87,8 @@ def cyclic(
     Args:
       start: the value as each period begins.
       end: the value after the line, and after the last period.
-      period: the steps of a period.
+      period: the steps of a period. Traced, it should be of integers: with floats the steps are float32, which does
+        not have each above 2^24. Whole numbers that are known, such as 100.0, are taken for integers.
       ramp: the part of a period that the line takes, in (0, 1].
       num_cycles: the number of periods; without end where None.
 
@@ -106,12 +108,14 @@ def cyclic(
         raise ValueError(f"cyclic: ramp must be at most 1, the whole period; got {ramp}")
     if num_cycles is not None:
         _check_length("cyclic: num_cycles", num_cycles)
+    period = _whole(period)
+    end_step = None if num_cycles is None else _product(num_cycles, period)
 
     def schedule(step: ArrayLike) -> Array:
         # The remainder before any float: float32 cannot tell steps above 2^24 apart.
         progress = jnp.mod(step, period) / jnp.multiply(ramp, period)
-        if num_cycles is not None:
-            progress = jnp.where(jnp.asarray(step) < jnp.multiply(num_cycles, period), progress, 1.0)
+        if end_step is not None:
+            progress = jnp.where(jnp.asarray(step) < end_step, progress, 1.0)
         return _between(start, end, progress)
 
     return schedule
@@ -121,6 +125,21 @@ def _between(start: ArrayLike, end: ArrayLike, progress: ArrayLike) -> Array:
     """From `start` at progress 0 to `end` at 1 and beyond, both of them exactly."""
     start, end, progress = (jnp.asarray(each, jnp.float32) for each in (start, end, progress))
     return jnp.where(progress < 1, start + jnp.maximum(progress, 0.0) * (end - start), end)
+
+
+def _whole(steps: ArrayLike) -> ArrayLike:
+    """Steps as integers where they are known to be whole and fit."""
+    if not is_concrete(steps):
+        return steps
+    known = np.asarray(steps, np.float64)
+    return known.astype(np.int32) if np.all((known == np.floor(known)) & (known < 2**31)) else steps
+
+
+def _product(first: ArrayLike, second: ArrayLike) -> ArrayLike:
+    if not (is_concrete(first) and is_concrete(second)):
+        return jnp.multiply(first, second)
+    # In double precision, since the end of many cycles may lie beyond the integers that JAX has.
+    return _whole(np.asarray(first, np.float64) * np.asarray(second, np.float64))
 
 
 def _check_ends(owner: str, start: ArrayLike, end: ArrayLike) -> None:

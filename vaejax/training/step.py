@@ -14,6 +14,7 @@ from vaejax.training.gradients import (
     LossFn,
     Metrics,
     PerExample,
+    check_pair,
     gradient_of_batch,
     gradient_of_examples,
 )
@@ -27,8 +28,12 @@ Schedules = Mapping[str, Callable[[Array], Any]]
 Step = Callable[["TrainState", Any], tuple["TrainState", Metrics]]
 
 
+# What a step logs besides the metrics of its loss and what is scheduled.
+OWN_METRICS = {"loss", "gradient_norm"}
+
+
 class Skipped(NamedTuple):
-    """Steps whose loss, gradient or new parameters were not finite."""
+    """Steps whose loss, gradient or outcome was not finite."""
 
     total: Array  # [] int32
     in_row: Array  # [] int32, the last steps, one after the other
@@ -68,6 +73,7 @@ def init_state(
 
 def _strongly_typed(leaf: Any) -> Any:
     """The same array without JAX's mark of a Python number: a step returns none, and would be compiled twice for it."""
+    leaf = leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
     return leaf.astype(leaf.dtype) if getattr(leaf, "weak_type", False) else leaf
 
 
@@ -97,11 +103,12 @@ def make_train_step(
       schedules: keyword arguments of the loss as functions of the step, such as `{"beta": linear(0.0, 1.0, 1000)}`.
       ema_decay: d in `ema <- d_t ema + (1 - d_t) params`, with `d_t = min(d, (1 + t) / (10 + t))` at step t.
       max_skipped: a step is left out where its loss, gradient or outcome is not finite: only `step` and `skipped`
-        change. More than so many in a row, and the state stays as it was before the last of them from then on;
+        change. What of the optimizer's state was not finite before, such as a best value to begin with, may stay so. More than so many in a row, and the state stays as it was before the last of them from then on;
         `has_failed` tells. Where None nothing is guarded.
 
     Raises:
-      TypeError: `axis_name` or micro-batches with a loss that is no `PerExample`, whose noise, and value where it
+      ValueError: a schedule, or (when the step is used) a metric, of a name that the step logs already.
+      TypeError: when the step is used, a loss that returns no `(loss, metrics)`; `axis_name` or micro-batches with a loss that is no `PerExample`, whose noise, and value where it
         couples the batch, would depend on how the batch is cut.
 
     >>> import jax, jax.numpy as jnp, optax
@@ -130,7 +137,7 @@ def make_train_step(
     def without_extra(
         params: Params, extra: Any, key: Array, batch: Any, **scheduled: Array
     ) -> tuple[Array, tuple[Metrics, Any]]:
-        loss, metrics = loss_fn(params, key, batch, **scheduled)
+        loss, metrics = check_pair("(loss, metrics)", loss_fn(params, key, batch, **scheduled))
         return loss, (metrics, extra)
 
     return make_stateful_train_step(
@@ -184,11 +191,14 @@ def _make_step(
         raise TypeError(f"optimizer must be an optax.GradientTransformation; got {type(optimizer).__name__}")
     if max_skipped is not None:
         check_count("max_skipped", max_skipped, minimum=0)
+    _check_free("schedules", schedules, OWN_METRICS)
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(state.key, state.step)
         scheduled = {name: jnp.asarray(schedule(state.step)) for name, schedule in schedules.items()}
         loss, metrics, extra, gradient = gradient_fn(state.params, state.extra, key, batch, scheduled)
+        _check_free("the metrics of loss_fn", metrics, {*schedules, *OWN_METRICS})
+        extra = jax.tree.map(_strongly_typed, extra)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema if ema_decay is None else _average(state, params, ema_decay)
@@ -197,6 +207,12 @@ def _make_step(
         return after if max_skipped is None else _guard(state, after, metrics, max_skipped), metrics
 
     return step
+
+
+def _check_free(owner: str, names: Mapping[str, Any], taken: set[str]) -> None:
+    found = sorted(taken & names.keys())
+    if found:
+        raise ValueError(f"{owner} must not be called {', '.join(found)}: the step logs something else by that name")
 
 
 def _average(state: TrainState, params: Params, decay: ArrayLike) -> Params:
@@ -209,9 +225,13 @@ def _average(state: TrainState, params: Params, decay: ArrayLike) -> Params:
 
 def _guard(before: TrainState, after: TrainState, metrics: Metrics, max_skipped: int) -> TrainState:
     """The state after a step, or the one before it where the step is not finite."""
-    outcome = (metrics["loss"], metrics["gradient_norm"], after.params, after.extra)
-    floats = [leaf for leaf in jax.tree.leaves(outcome) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in floats]))
+    outcome = (metrics["loss"], metrics["gradient_norm"], after.params, after.extra, after.ema)
+    # Some optimizers begin with an infinite best value.
+    spoiled = [
+        _is_finite(old) & ~_is_finite(new)
+        for old, new in zip(*map(jax.tree.leaves, (before.opt_state, after.opt_state)), strict=True)
+    ]
+    finite = jnp.all(jnp.stack([_is_finite(leaf) for leaf in jax.tree.leaves(outcome)] + [~each for each in spoiled]))
     failed = has_failed(before, max_skipped)
     keep = finite & ~failed
     bad = (~finite & ~failed).astype(jnp.int32)
@@ -225,3 +245,8 @@ def _guard(before: TrainState, after: TrainState, metrics: Metrics, max_skipped:
         key=before.key,
         skipped=Skipped(before.skipped.total + bad, in_row),
     )
+
+
+def _is_finite(leaf: Any) -> Array:
+    leaf = jnp.asarray(leaf)
+    return jnp.all(jnp.isfinite(leaf)) if jnp.issubdtype(leaf.dtype, jnp.inexact) else jnp.bool_(True)

@@ -1,9 +1,7 @@
-"""What the writers share: the numbers of a report, files that appear whole, packages that may be missing."""
+"""What the writers share: the numbers of a report, packages that may be missing."""
 
 import importlib
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,7 +15,8 @@ Values = Mapping[str, np.ndarray | float]
 class Writer(Protocol):
     """Takes the numbers of a run, one report after the other.
 
-    Optional: `write_image(name, path, step)`, which takes a PNG file.
+    Optional: `write_image(name, path, step)`, which takes a PNG file; `sync()`, after which all that was written is on
+    the disk.
     """
 
     def write(self, step: int, values: Values) -> None:
@@ -56,16 +55,6 @@ def scalars(values: Values) -> dict[str, float]:
         for name, array in arrays(values).items()
         for index in np.ndindex(array.shape)
     }
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    beside = path.with_name(f"{path.name}.new")
-    with beside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
 
 
 def require(name: str) -> Any:

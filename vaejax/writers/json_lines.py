@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 
 from vaejax.checks import check_count
-from vaejax.writers._base import Values, arrays, replace
+from vaejax.durable import to_disk, write_durably
+from vaejax.writers._base import Values, arrays
 
 
 class JsonLines:
     """A file with a line `{"step": step, **values}` per report, which has left the process when `write` returns.
+
+    After `sync` the lines are also on the disk, where no loss of power takes them.
 
     Arrays are lists. NaN and infinities, which JSON does not have, are null.
 
@@ -44,10 +47,11 @@ class JsonLines:
             check_count("resume_step", resume_step, minimum=0)
             if path.exists():
                 kept = [line for line, record in _records(path) if record["step"] <= resume_step]
-                replace(path, b"".join(line + b"\n" for line in kept))
+                write_durably(path, b"".join(line + b"\n" for line in kept))
         elif path.exists():
             raise FileExistsError(f"{path} exists: give resume_step to go on with it")
         self._file = path.open("ab")
+        to_disk(path.parent)
 
     def write(self, step: int, values: Values) -> None:
         """Append a line."""
@@ -55,6 +59,11 @@ class JsonLines:
         record = {"step": int(step)} | {name: _to_json(array) for name, array in arrays(values).items()}
         self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
         self._file.flush()
+
+    def sync(self) -> None:
+        """Wait until the disk has all lines."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file."""

@@ -29,6 +29,10 @@ class Several:
         """Write the picture of a PNG file to those that take pictures."""
         self._each(lambda writer: getattr(writer, "write_image", lambda *_: None)(name, path, step))
 
+    def sync(self) -> None:
+        """Wait until the disk has what was written, of those that can say so."""
+        self._each(lambda writer: getattr(writer, "sync", lambda: None)())
+
     def close(self) -> None:
         """Close all, also those that were left out."""
         for writer in self._left_out:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vaejax.writers._base import Values, replace, require, scalars
+from vaejax.durable import write_durably
+from vaejax.writers._base import Values, require, scalars
 
 
 class WeightsAndBiases:
@@ -38,7 +39,7 @@ class WeightsAndBiases:
             allow_val_change=True,  # of the config, by a run that goes on for more epochs
         )
         if known is None:
-            replace(id_file, json.dumps({"id": self._run.id}).encode())
+            write_durably(id_file, json.dumps({"id": self._run.id}).encode())
 
     def write(self, step: int, values: Values) -> None:
         """Log the numbers of the report, unless a step as late has been logged."""
@@ -83,7 +84,7 @@ class MLflow:
             self._id = self._mlflow.start_run(run_name=name).info.run_id
             # Never again: MLflow refuses settings that have changed.
             self._mlflow.log_params(dict(_flatten(config)), run_id=self._id)
-            replace(id_file, json.dumps({"id": self._id}).encode())
+            write_durably(id_file, json.dumps({"id": self._id}).encode())
 
     def write(self, step: int, values: Values) -> None:
         """Log the numbers of the report."""
