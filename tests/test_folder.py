@@ -183,6 +183,13 @@ def test_a_line_that_was_never_finished_is_written_again(stopped, unbroken):
     assert tiny.outcome(stopped) == unbroken
 
 
+def test_a_run_of_many_devices_is_read_on_one(stopped):
+    config = json.loads((stopped / "config.json").read_text())
+    config["settings"]["running"] |= {"devices": 8, "stream": True}
+    (stopped / "config.json").write_text(json.dumps(config))
+    assert run.load_run(stopped)[2].step == STOPPED_AT
+
+
 @pytest.mark.filterwarnings("always")
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning(stopped, capsys, unbroken):
     newest = stopped / "checkpoints" / f"{STOPPED_AT:09d}"

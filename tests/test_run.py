@@ -142,6 +142,16 @@ BAD = {
     "zero width": (["digits_vae", "--hidden-sizes", "0"], "hidden_sizes must be at least 1; got 0"),
     "zero samples": (["digits_vae", "--num-samples", "0"], "num_samples must be at least 1; got 0"),
     "negative beta": (["digits_vae", "--beta", "-1"], "beta must be at least 0 and finite; got -1.0"),
+    "a huge seed": (["digits_vae", "--seed", "99999999999999999999"], r"seed must be below 2\*\*31; got 9999999"),
+    "a norm of zero": (["digits_vae", "--clip-norm", "0"], "clip_norm must be positive; got values down to 0.0"),
+    "no device": (["digits_vae", "--devices", "0"], "devices must be at least 1; got 0"),
+    "too many devices": (["digits_vae", "--devices", "100"], "num_devices must be at most the 1 devices there are"),
+    "parts that do not divide": (["digits_vae", "--micro-batches", "3"], "micro_batches must divide the batch_size 128"),
+    "a schedule without a length": (["digits_vae", "--kl-epochs", "nan"], "kl_epochs must be at least 0 and finite"),
+    "an unknown optimizer": (["digits_vae", "--optimizer", "adm"], "adm"),
+    "patience for nothing": (["digits_vae", "--patience", "2"], "patience needs a validation_size"),
+    "all held out": (["digits_vae", "--validation-size", "1437"], "validation_size must be below the 1437 training"),
+    "half a cluster": (["digits_vae", "--coordinator", "localhost:1"], "num_hosts, host_index must be given with coor"),
     "infinite beta": (["digits_vae", "--beta", "inf"], "beta must be at least 0 and finite; got inf"),
     "a batch larger than the data": (
         ["digits_vae", "--batch-size", "5000"], "batch_size must be at most the 1437 examples there are; got 5000"

@@ -6,11 +6,13 @@ from functools import partial
 from pathlib import Path
 
 import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vaejax import experiment, program, run, training
+import vaejax
+from vaejax import experiment, program, run, trainer, training
 from vaejax.settings import Running
 
 tiny = experiment.load_experiment(str(Path(__file__).with_name("tiny.py")))
@@ -180,6 +182,9 @@ def test_a_callback_that_returns_something_true_ends_the_run(tmp_path):
     result = run.train(tiny.__file__, settings, tiny.build(settings), [lambda report, state: report.step >= 50])
     assert (result.steps, result.measured_step) == (50, 50)
     assert [line["step"] for line in tiny.lines(tmp_path)] == [25, 50]
+    # Also where it is killed before it is measured.
+    (tmp_path / "results.json").unlink()
+    assert run.train(tiny.__file__, settings, tiny.build(settings)).steps == 50
 
 
 def test_the_weight_of_the_kl_is_scheduled_and_logged(tmp_path):
@@ -193,6 +198,7 @@ def test_micro_batches_give_the_whole_batch(tmp_path, unbroken):
     for line, expected in zip(tiny.lines(tmp_path), unbroken()[0], strict=True):
         np.testing.assert_allclose(line["loss"], expected["loss"], rtol=1e-5)
         np.testing.assert_allclose(line["kl_per_axis"], expected["kl_per_axis"], rtol=1e-4)
+        assert line["active_units"] == expected["active_units"]
 
 
 def test_half_precision_trains_and_is_another_run(tmp_path, unbroken):
@@ -215,3 +221,80 @@ def test_averaged_weights_are_what_is_measured(tmp_path, unbroken):
     of = lambda params: float(run.measure(built, params)[0]["negative_elbo"].mean)
     assert measured == of(state.ema)
     assert abs(measured - of(state.params)) > 1e-3
+
+
+@pytest.mark.filterwarnings("always")
+def test_where_the_best_is_damaged_the_last_is_measured(tmp_path, capsys, monkeypatch):
+    watch(monkeypatch, 1.0, 2.0, 3.0)
+    train, damaged = trainer.Trainer.train, []
+
+    def damage(self):
+        progress = train(self)
+        damaged.append(max((tmp_path / "checkpoints" / "000000025" / "state").glob("_*")))
+        damaged[0].write_bytes(b"\0")
+        return progress
+
+    monkeypatch.setattr(trainer.Trainer, "train", damage)
+    assert tiny.train(tmp_path, *WATCHED) == 0
+    assert tiny.figures(tmp_path)["measured_step"] == 75
+    expected = f"vaejax: warning: {damaged[0]} is damaged: 1 bytes.*; measuring the last state in place of the best"
+    assert [line for line in capsys.readouterr().err.splitlines() if re.fullmatch(expected, line)]
+
+
+def test_the_log_does_not_depend_on_whose_posterior_it_is():
+    """numpyro's Normal, whose batch shape vmap does not see, gives the step that ours gives."""
+    import numpyro.distributions as numpyro
+
+    settings = tiny.Settings()
+    built = tiny.build(settings)
+
+    def metrics(encode):
+        objective = lambda params, key, x: vaejax.elbo(
+            key, x, encode(params), partial(built.model.decode, params), kl=vaejax.monte_carlo_kl
+        )
+        state = jax.jit(partial(program.initial_state, built, settings))()
+        step = jax.jit(program.make_step(built._replace(objective=objective, prior=None), settings))
+        return step(state, built.dataset.train.images[:4])[1]
+
+    ours = lambda params: partial(built.model.encode, params)
+    theirs = lambda params: lambda x: numpyro.Normal(*vars_of(ours(params)(x))).to_event(1)
+    vars_of = lambda q: (q.loc, q.scale)
+    chex.assert_trees_all_close(metrics(theirs), metrics(ours), rtol=1e-5)
+
+
+def test_an_objective_of_the_whole_batch_is_told_how_to_say_so():
+    settings = tiny.Settings()
+    built = tiny.build(settings)
+
+    def objective(params, key, x):
+        encode, decode = (partial(function, params) for function in (built.model.encode, built.model.decode))
+        return vaejax.recipes.beta_tc_vae(dataset_size=100)(key, x, encode, decode)
+
+    coupled = built._replace(objective=objective, report=built.objective)
+    with pytest.raises(
+        ValueError, match=r"tc_decomposition couples .*; an objective of the whole batch says couples_b"
+    ):
+        program.check_fit(coupled, settings)
+    program.check_fit(coupled._replace(couples_batch=True), settings)
+
+
+def test_data_are_looked_at_in_parts(monkeypatch):
+    """All of them, and no more at once than fit."""
+    settings, sizes = tiny.Settings(), []
+    built = tiny.build(settings)
+    monkeypatch.setattr(program, "CHECKED_AT_ONCE", 32)
+
+    def prepare(key, images):
+        sizes.append(images.shape[0])
+        return built.prepare(key, images)
+
+    program.check_fit(built._replace(prepare=prepare), settings)
+    assert max(sizes) <= 32
+    assert sizes[:4] == [32, 32, 32, 4]
+    images = built.dataset.train.images.copy()
+    images[-1] = 7
+    bad = built._replace(dataset=built.dataset._replace(train=built.dataset.train._replace(images=images)))
+    with pytest.raises(
+        ValueError, match=r"data set tiny must be in the support of the likelihood Bernoulli; got values"
+    ):
+        program.check_fit(bad, settings)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vaejax import memory, writers
+from vaejax import durable, memory, writers
 
 REPORTS = {10: {"loss": 0.1, "kl_per_axis": np.array([1.0, 2.0])}, 20: {"loss": 0.2}, 30: {"loss": 0.3}}
 
@@ -518,3 +518,45 @@ def test_the_peak_of_the_devices_is_that_of_the_fullest_where_they_tell(monkeypa
     assert memory.peak_memory()["device"] == 9
     monkeypatch.setattr(jax, "local_devices", lambda: [device(None), device({})])
     assert "device" not in memory.peak_memory()
+
+
+def inode(descriptor):
+    status = os.fstat(descriptor)
+    return status.st_ino, status.st_size
+
+
+def test_what_is_synced_is_on_the_disk(tmp_path, monkeypatch):
+    """The file with all lines in it, and before that the folder that says that it is there."""
+    synced, path = [], tmp_path / "m.jsonl"
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(inode(descriptor)))
+    lines, other = writers.JsonLines(path), Recorder()
+    assert [number for number, _ in synced] == [tmp_path.stat().st_ino]
+    several = writers.Several(other, lines)
+    for step in (10, 20):
+        several.write(step, REPORTS[step])
+        several.sync()
+        assert synced[-1] == (path.stat().st_ino, path.stat().st_size)
+    assert len(synced) == 3
+    monkeypatch.undo()
+    several.close()
+    with pytest.raises(ValueError, match="closed file"):
+        lines.sync()
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_place_and_its_folder_after(tmp_path, monkeypatch):
+    path, seen = tmp_path / "file", []
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", lambda descriptor: seen.append((inode(descriptor)[0], path.read_bytes())))
+    durable.write_durably(path, b"new and longer")
+    assert seen == [(path.stat().st_ino, b"old"), (tmp_path.stat().st_ino, b"new and longer")]
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+class Recorder:
+    """A writer that can do no more than it must."""
+
+    def write(self, step, values):
+        pass
+
+    def close(self):
+        pass

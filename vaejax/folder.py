@@ -195,8 +195,6 @@ def read_config(path: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     content: dict[str, Any] = read_json(file)
-    if not {"experiment", "settings"} <= content.keys():
-        raise ValueError(f"{file} is damaged: it names no experiment with its settings")
     return content
 
 

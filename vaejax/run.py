@@ -128,6 +128,8 @@ def read_run(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], Any, Any]:
     if config is None:
         why = f"it has no {CONFIG}" if Path(folder).is_dir() else "there is no such folder"
         raise FileNotFoundError(f"{folder} is no run folder: {why}")
+    if not {"experiment", "settings"} <= config.keys():
+        raise ValueError(f"{Path(folder) / CONFIG} is damaged: it names no experiment with its settings")
     module = load_experiment(config["experiment"])
     settings = settings_from(module.Settings, config["settings"])
     # Where and how it went is no matter here: what was trained on many devices is read on one.

@@ -212,6 +212,41 @@ def donated():
     yield "gone", np.array([leaf.is_deleted() for leaf in jax.tree.leaves(state)])
 
 
+def compiled_once(folder):
+    """How often a step was traced in four calls, how many programs the last three made, and where they led.
+
+    The state comes as it was made, from a checkpoint, and from one device on purpose; the batches likewise.
+    """
+    optimizer, made, traced = OPTIMIZERS["adam"], [], []
+    jax.monitoring.register_event_duration_secs_listener(lambda name, _, **about: made.append(name))
+
+    def counted(params, key, levels):
+        traced.append(1)
+        return loss_fn(params, key, levels)
+
+    training.save_checkpoint(folder / "loaded", start(optimizer))
+    states = {
+        "fresh": start(optimizer),
+        "loaded": training.load_checkpoint(folder / "loaded", start(optimizer)),
+        "committed": jax.device_put(start(optimizer), jax.devices()[3]),
+    }
+    on_one = jax.device_put(batches()[:4], jax.devices()[3])
+    for name, state in states.items():
+        traced.clear()
+        step = training.data_parallel(training.make_train_step(counted, optimizer), training.data_mesh())
+        state, _ = step(state, on_one[0] if name == "committed" else batches()[0])
+        jax.block_until_ready(state)
+        made.clear()
+        state, _ = run(step, state, [np.asarray(batch) for batch in on_one[1:]])
+        compiled = sum(each == "/jax/core/compile/backend_compile_duration" for each in made)
+        yield f"{name}/counts", np.array([len(traced), compiled])
+        yield f"{name}/params", flat(state.params)
+    # The listener hears of programs at all.
+    made.clear()
+    jax.jit(lambda x: x * len(states))(jnp.ones(7))
+    yield "heard", np.array("/jax/core/compile/backend_compile_duration" in made)
+
+
 def refused():
     step = training.data_parallel(training.make_train_step(loss_fn, OPTIMIZERS["sgd"]), training.data_mesh())
     try:
@@ -244,6 +279,7 @@ def main(folder):
     keep("shapes", shapes())
     keep("donated", donated())
     keep("refused", refused())
+    keep("compiled", compiled_once(folder))
     np.savez(folder / "found.npz", **found)
 
 

@@ -16,7 +16,7 @@ import optax
 import pytest
 import tensorstore
 
-from vaejax import training
+from vaejax import durable, training
 
 OPTIMIZER = optax.adam(0.1)
 
@@ -211,6 +211,45 @@ def test_nothing_is_unpickled(saved, monkeypatch):
         monkeypatch.setattr(pickle, name, refuse)
     monkeypatch.setattr(np.lib.format, "read_array", refuse)
     assert bits(training.load_checkpoint(saved, start())) == bits(start())
+
+
+def test_every_folder_is_on_the_disk_before_the_seal(tmp_path, monkeypatch):
+    path, synced = tmp_path / "saves" / "a", []
+
+    def note(each):
+        if not (path / "seal.json").exists():
+            synced.append(each)
+
+    monkeypatch.setattr(durable, "to_disk", note)
+    training.save_checkpoint(path, start())
+    inside = [each for each in (path / "state").rglob("*") if each.is_dir()]
+    assert inside
+    assert {*inside, path / "state", path, path.parent} <= set(synced)
+    assert {path / name for name in files_of(path) if name.name != "seal.json"} <= set(synced)
+
+
+def test_what_is_to_be_remembered_is_what_json_makes_of_it(tmp_path):
+    """Keys that are integers become text; a number of NumPy is refused before anything is written."""
+    training.save_checkpoint(tmp_path / "a", start(), {1: {2: "b"}, "sizes": (10, 9)})
+    assert bits(training.load_checkpoint(tmp_path / "a", start())) == bits(start())
+    assert training.read_about(tmp_path / "a") == {"1": {"2": "b"}, "sizes": [10, 9]}
+    with pytest.raises(TypeError, match="about must be what JSON can say: .*float32"):
+        training.save_checkpoint(tmp_path / "b", start(), {"cost": np.float32(1.0)})
+    with training.Checkpoints(tmp_path / "c") as saves:
+        with pytest.raises(TypeError, match="about must be what JSON can say: .*float32"):
+            saves.save(1, start(), {"cost": np.float32(1.0)})
+        saves.save(2, start(), {3: 4})
+    assert training.load_newest(tmp_path / "c", start())[1] == {"3": 4}
+    assert {path.name for path in tmp_path.rglob("*") if path.name in ("b", "000000001")} == set()
+
+
+def test_what_is_loaded_belongs_to_no_device(saved):
+    """As arrays that were just made, a program on any devices takes it."""
+    loaded = training.load_checkpoint(saved, start())
+    assert not any(leaf.committed for leaf in jax.tree.leaves(loaded))
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    placed = training.load_checkpoint(saved, start(), lambda like: jax.tree.map(lambda leaf: here, like))
+    assert all(leaf.committed for leaf in jax.tree.leaves(placed))
 
 
 # The checkpoints of a run.

@@ -66,6 +66,7 @@ def test_two_hosts_are_one_run(tmp_path):
         np.testing.assert_allclose(found["losses"][:3], losses[:3], rtol=1e-5)
         np.testing.assert_allclose(found["losses"][-3:], losses[-3:], rtol=1e-5)
         assert found["agreed"].tolist() == [1, 5]
+        assert found["refused"].tolist() == [False, True]
     # Alike to the bit on both hosts.
     for name in first:
         np.testing.assert_array_equal(first[name], second[name])

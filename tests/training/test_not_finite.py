@@ -286,3 +286,65 @@ def test_the_run_ends_when_all_members_stand_still():
     )
     with pytest.raises(training.NotFinite, match="at step 5"):
         training.fit(feed, training.begin(feed, members()), num_steps=16, report_every=EPOCH)
+
+
+def squeeze(slope, optimizer, num_steps, **options):
+    """Steps along one slope, each of them guarded."""
+    loss = lambda params, extra, key, batch: (jnp.sum(slope * params["w"]), ({}, extra))
+    step = jax.jit(training.make_stateful_train_step(loss, optimizer, max_skipped=9, **options))
+    state = training.init_state(jax.random.key(0), {"w": jnp.ones(())}, optimizer, with_ema=True)
+    for _ in range(num_steps):
+        state, metrics = step(state, None)
+        assert np.isfinite(metrics["gradient_norm"])
+    return state
+
+
+def test_an_optimizer_never_holds_what_is_not_finite():
+    """The third square of a gradient makes the sum of Adagrad infinite, and the parameters stay finite with it."""
+    slope, optimizer = 1.2e19, optax.adagrad(0.1, initial_accumulator_value=0.0)
+    state = squeeze(slope, optimizer, 3)
+    assert state.skipped == (1, 1)
+    chex.assert_trees_all_equal(trained(state), trained(squeeze(slope, optimizer, 2)))
+    chex.assert_tree_all_finite(trained(state))
+
+
+def test_an_average_that_is_not_finite_is_found():
+    """A decay that is NaN spoils nothing else."""
+    state = squeeze(1.0, optax.sgd(0.1), 1, ema_decay=jnp.nan)
+    assert state.skipped == (1, 1)
+    assert state.ema["w"] == state.params["w"] == 1.0
+
+
+def test_what_an_optimizer_begins_with_may_be_infinite():
+    """The best value so far of `reduce_on_plateau`, which a step without the loss leaves as it was."""
+    best = optax.GradientTransformation(
+        lambda params: (jnp.float32(jnp.inf), jnp.zeros(())),
+        lambda updates, state, params=None: (updates, (state[0], state[1] + 1.0)),
+    )
+    state = squeeze(1.0, optax.chain(optax.sgd(0.1), best), 3)
+    assert state.skipped == (0, 0)
+    np.testing.assert_allclose(state.params["w"], 0.7, rtol=1e-6)
+    assert state.opt_state[1] == (np.inf, 3.0)
+    # What was finite is held against the step also beside it.
+    worse = optax.chain(optax.sgd(0.1), best, optax.trace(3e38), optax.scale(0.0))
+    found = squeeze(1.5, worse, 3)
+    assert found.skipped.total == 1
+    chex.assert_tree_all_finite(found.opt_state[2])
+
+
+@pytest.mark.parametrize("max_skipped", [None, 0])
+def test_numbers_in_extra_are_arrays(max_skipped):
+    """Python's numbers, at the start and from the loss; one program for all steps, and an infinite one is found."""
+    count = []
+
+    def loss(params, extra, key, batch):
+        count.append(1)
+        return jnp.sum(params["w"]), ({}, {"rate": 0.5, "old": extra["rate"], "number": 3})
+
+    step = jax.jit(training.make_stateful_train_step(loss, optax.sgd(0.1), max_skipped=max_skipped))
+    extra = {"rate": 2.0, "old": 0.0, "number": 1}
+    state = training.init_state(jax.random.key(0), {"w": jnp.ones(2)}, optax.sgd(0.1), extra)
+    for _ in range(3):
+        state, _ = step(state, None)
+    assert state.extra == {"rate": 0.5, "old": 0.5, "number": 3}
+    assert len(count) == 1

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from vaejax.training.optimizers import learning_rate_schedule, make_optimizer
+from vaejax.training.optimizers import _OPTIMIZERS, learning_rate_schedule, make_optimizer
 
 PARAMS = {"w": jnp.array([1.0, -2.0, 3.0]), "b": jnp.array(0.5)}
 GRADIENT = {"w": jnp.array([3.0, 0.0, -4.0]), "b": jnp.array(12.0)}  # of norm 13
@@ -139,6 +139,26 @@ def test_rate_and_norm_may_be_traced():
         return updates(make_optimizer(rate, num_steps=9, schedule="cosine_decay", warm_up_steps=1))[-1]
 
     chex.assert_trees_all_close(jax.jit(scheduled)(0.1), scheduled(0.1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("rate", [None, 0.3])
+def test_a_schedule_with_rates_of_its_own_does_not_read_the_rate(rate):
+    cycles = [{"init_value": 0.1, "peak_value": 1.0, "decay_steps": 5, "warmup_steps": 2, "end_value": 0.0}] * 2
+    schedule = learning_rate_schedule("sgdr", rate, cosine_kwargs=cycles)
+    np.testing.assert_array_equal(rates(schedule, 12), rates(optax.sgdr_schedule(cycles), 12))
+
+
+def test_every_optimizer_that_has_a_name_makes_a_step():
+    """Or says at once that it wants more than a gradient, whose like a step does not have."""
+    refused = []
+    for name in _OPTIMIZERS:
+        options = {"key": 0} if name == "noisy_sgd" else {}
+        try:
+            chex.assert_trees_all_equal_shapes(updates(make_optimizer(0.1, optimizer=name, **options), 1)[0], PARAMS)
+        except TypeError as error:
+            refused.append(name)
+            assert str(error).startswith(f"optimizer '{name}' needs more than the gradient of a step")  # noqa: PT017
+    assert refused == ["lbfgs"]
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,14 @@ def test_the_state_that_goes_in_is_used_up(found):
     assert found["donated/gone"].all()
 
 
+@pytest.mark.parametrize("where", ["fresh", "loaded", "committed"])
+def test_one_program_makes_all_steps_wherever_the_state_was(found, where):
+    entries = of(found, "compiled")
+    assert entries["heard"]
+    assert entries[f"{where}/counts"].tolist() == [1, 0]
+    np.testing.assert_array_equal(entries[f"{where}/params"], entries["fresh/params"])
+
+
 def test_a_batch_that_the_devices_do_not_divide_is_refused(found):
     assert str(found["refused/batch"]) == "the examples of a batch must be a multiple of the 8 devices; got 60"
 

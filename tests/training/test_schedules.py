@@ -61,6 +61,21 @@ def test_a_cycle_is_exact_where_float32_no_longer_counts():
     assert schedules.cyclic(0.0, 1.0, 64, ramp=1.0)(step) == 1 / 64
 
 
+def test_whole_numbers_are_exact_also_as_floats():
+    """Where float32 no longer counts, and at an end beyond all steps that an integer holds."""
+    step = 2**24 + 1
+    for period in (110.0, np.float32(110), jnp.array(110.0)):
+        mine = jax.jit(schedules.cyclic(0.0, 1.0, period, ramp=1.0, num_cycles=1e12))(step)
+        np.testing.assert_allclose(mine, (step % 110) / 110, rtol=1e-6)
+        assert jax.jit(schedules.cyclic(0.0, 1.0, period, ramp=1.0, num_cycles=3.0))(330) == 1.0
+    assert jax.jit(schedules.cyclic(0.0, 1.0, 1, num_cycles=float(step)))(step - 1) == 0.0
+    assert jax.jit(schedules.cyclic(0.0, 1.0, 1, num_cycles=float(step)))(step) == 1.0
+    assert jax.jit(schedules.linear(0.0, 1.0, 4.0, delay=2.0**24))(step) == 0.25
+    # What is no whole number stays as it is.
+    halves = values(schedules.cyclic(0.0, 1.0, 2.5, ramp=1.0, num_cycles=2), np.arange(7))
+    np.testing.assert_allclose(halves, [0.0, 0.4, 0.8, 0.2, 0.6, 1.0, 1.0], rtol=1e-6)
+
+
 @partial(jax.jit, static_argnums=0)
 def traced(name, start, end, num_steps, steps):
     return jax.vmap(MAKERS[name](start, end, num_steps))(steps)

@@ -1,5 +1,6 @@
 """The step and the loop around it."""
 
+import re
 from functools import partial
 
 import chex
@@ -267,3 +268,57 @@ def test_a_whole_run_in_double_precision(x64):
     state = train(10)
     assert state.step == 10
     chex.assert_tree_all_finite(state.params)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bool_, jnp.uint8, jnp.int32, jnp.float16, jnp.bfloat16, jnp.float32])
+def test_a_mean_over_many_steps_is_that_of_the_numbers_whatever_their_type(dtype):
+    """300 times 1: a byte ends at 255, bfloat16 at 256, and truth values have no sum at all."""
+    loss = lambda params, key, x: (jnp.sum(params**2), {"one": jnp.ones((2,), dtype)})
+    step = training.make_train_step(loss, optax.sgd(0.0), max_skipped=0)
+    plan = lambda epoch: jnp.zeros((10, 1), jnp.int32)
+    feeds = [
+        training.resident(step, np.zeros(1), plan, steps_per_epoch=10),
+        training.streamed(step, lambda first: (np.zeros(1) for _ in range(first, 300))),
+    ]
+    for feed in feeds:
+        reports = []
+        progress = training.begin(feed, training.init_state(jax.random.key(0), jnp.ones(2), optax.sgd(0.0)))
+        assert (progress.totals["one"].dtype, progress.num_summed.dtype) == (jnp.float32, jnp.int32)
+        training.fit(feed, progress, num_steps=300, report_every=300, on_report=lambda r, p: reports.append(r))  # noqa: B023
+        np.testing.assert_array_equal(reports[0].metrics["one"], [1.0, 1.0])
+
+
+def stateful(returned):
+    return training.make_stateful_train_step(lambda params, extra, key, batch: returned(jnp.sum(params)), OPTIMIZER)
+
+
+@pytest.mark.parametrize(
+    ("step", "expected", "got"),
+    [
+        (training.make_train_step(lambda *_: jnp.ones(()), OPTIMIZER), "(loss, metrics)", "an array of shape ()"),
+        (training.make_train_step(lambda *_: jnp.ones(2), OPTIMIZER), "(loss, metrics)", "an array of shape (2,)"),
+        (training.make_train_step(lambda *_: (1.0, {}, 0), OPTIMIZER), "(loss, metrics)", "tuple of 3"),
+        (training.make_train_step(lambda *_: None, OPTIMIZER), "(loss, metrics)", "NoneType"),
+        (
+            training.make_train_step(training.per_example(lambda params, key, x: x), OPTIMIZER),
+            "(loss, metrics)", "an array of shape ()",
+        ),
+        (stateful(lambda loss: loss), "(loss, (metrics, extra))", "an array of shape ()"),
+        (stateful(lambda loss: (loss, {})), "(loss, (metrics, extra))", "a loss and dict"),
+    ],
+)  # fmt: skip
+def test_a_loss_that_returns_something_else_is_told_what_is_wanted(step, expected, got):
+    state = training.init_state(jax.random.key(0), jnp.ones(2), OPTIMIZER)
+    with pytest.raises(TypeError, match=re.escape(f"loss_fn must return {expected}; got {got}") + "$"):
+        jax.jit(step)(state, jnp.ones(4))
+
+
+@pytest.mark.parametrize("name", ["loss", "gradient_norm", "beta"])
+def test_a_metric_never_takes_the_place_of_another(name):
+    loss = lambda params, key, batch, beta: (beta * jnp.sum(params), {name: jnp.ones(())})
+    step = training.make_train_step(loss, OPTIMIZER, schedules={"beta": training.constant(2.0)})
+    with pytest.raises(ValueError, match=f"the metrics of loss_fn must not be called {name}: the step logs"):
+        step(training.init_state(jax.random.key(0), jnp.ones(2), OPTIMIZER), None)
+    if name != "beta":
+        with pytest.raises(ValueError, match=f"schedules must not be called {name}: the step logs"):
+            training.make_train_step(loss, OPTIMIZER, schedules={name: training.constant(2.0)})

@@ -1,6 +1,7 @@
 """What `test_hosts.py` starts twice: a run over the devices of two processes, and its checkpoint."""
 
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -47,6 +48,17 @@ def go(feed, progress, num_steps=STEPS):
     return progress, losses
 
 
+def save_twice(path, index):
+    """Whether each of two saves was refused; the second host comes when the first has made the folder."""
+    for _ in range(2):
+        time.sleep(index)
+        try:
+            training.save_checkpoint(path, {"w": jnp.ones(3)})
+            yield False
+        except FileExistsError:
+            yield True
+
+
 def main(folder, address, index):
     assert training.join_cluster(address, 2, index, timeout=60)
     assert (jax.process_count(), jax.device_count(), jax.local_device_count()) == (2, 4, 2)
@@ -65,6 +77,7 @@ def main(folder, address, index):
     loaded, about = training.load_newest(folder / "saves", like, feed.sharding_of)
     assert about == {"cost": 1.0}
     progress, more = go(feed, loaded)
+    found["refused"] = np.array([*save_twice(folder / "once", index)])
     params = parallel.to_host(progress.state.params)
     np.savez(folder / f"host{index}.npz", losses=np.array(losses + more), **params, **found)
 

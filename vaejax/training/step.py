@@ -103,13 +103,14 @@ def make_train_step(
       schedules: keyword arguments of the loss as functions of the step, such as `{"beta": linear(0.0, 1.0, 1000)}`.
       ema_decay: d in `ema <- d_t ema + (1 - d_t) params`, with `d_t = min(d, (1 + t) / (10 + t))` at step t.
       max_skipped: a step is left out where its loss, gradient or outcome is not finite: only `step` and `skipped`
-        change. What of the optimizer's state was not finite before, such as a best value to begin with, may stay so. More than so many in a row, and the state stays as it was before the last of them from then on;
-        `has_failed` tells. Where None nothing is guarded.
+        change. More than so many in a row, and the state stays as it was before the last of them from then on;
+        `has_failed` tells. What the optimizer holds that was not finite before the step, such as the best value of
+        a run that begins, may stay so. Where None nothing is guarded.
 
     Raises:
-      ValueError: a schedule, or (when the step is used) a metric, of a name that the step logs already.
-      TypeError: when the step is used, a loss that returns no `(loss, metrics)`; `axis_name` or micro-batches with a loss that is no `PerExample`, whose noise, and value where it
-        couples the batch, would depend on how the batch is cut.
+      TypeError: `axis_name` or micro-batches with a loss that is no `PerExample`, whose noise, and value where it
+        couples the batch, would depend on how the batch is cut; when the step is used, a loss that returns no pair.
+      ValueError: a schedule, or when the step is used a metric, by a name that the step logs already.
 
     >>> import jax, jax.numpy as jnp, optax
     >>> def loss_fn(params, key, batch):
