@@ -46,7 +46,7 @@ ROOMS = {
     "experiment": ({*CORE, "nets", "data", "evaluation", "training", "settings"}, {"jax", "optax"}),
     "writers": ({"types", "checks", "durable"}, {"numpy"}),
     "memory": (set(), {"jax"}),
-    "folder": ({"settings", "training"}, set()),
+    "folder": ({"settings", "training", "durable"}, set()),
     "outcome": ({"types", "evaluation", "report", "experiment"}, {"jax", "numpy"}),
     "program": (
         {"types", "checks", "data", "evaluation", "objectives", "training", "settings", "experiment", "outcome"},

@@ -17,7 +17,7 @@ from vaejax.settings import Running, Training
 EXPERIMENT = Path(__file__).parent / "white_image.py"
 WHITE = 13
 ALL = ("parameters", "images", "x", "posterior", "latents", "likelihood", "terms", "loss", "gradient", "gradient norm",
-       "update", "parameters after")  # fmt: skip
+       "update", "optimizer state after", "parameters after")  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -525,7 +525,7 @@ def inode(descriptor):
     return status.st_ino, status.st_size
 
 
-def test_what_is_synced_is_on_the_disk(tmp_path, monkeypatch):
+def test_what_is_synced_is_on_the_disk(tmp_path, monkeypatch, capsys):
     """The file with all lines in it, and before that the folder that says that it is there."""
     synced, path = [], tmp_path / "m.jsonl"
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(inode(descriptor)))
@@ -537,6 +537,7 @@ def test_what_is_synced_is_on_the_disk(tmp_path, monkeypatch):
         several.sync()
         assert synced[-1] == (path.stat().st_ino, path.stat().st_size)
     assert len(synced) == 3
+    assert capsys.readouterr().err == ""
     monkeypatch.undo()
     several.close()
     with pytest.raises(ValueError, match="closed file"):

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from vaejax.durable import write_durably
 from vaejax.settings import Running
-from vaejax.training.checkpoint import write_durably
 from vaejax.training.hosts import agree, from_first_host, is_first_host
 
 CONFIG, LOCK, RESULTS = "config.json", "lock", "results.json"
@@ -237,4 +237,4 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON that is there whole or not at all."""
-    write_durably(path, json.dumps(content, indent=2) + "\n")
+    write_durably(path, (json.dumps(content, indent=2) + "\n").encode())

@@ -30,7 +30,7 @@ from vaejax.training import (
 )
 
 # What a train step looks at before it keeps its outcome.
-DECISIVE = ("loss", "gradient norm", "parameters after")
+DECISIVE = ("loss", "gradient norm", "optimizer state after", "parameters after")
 # So many leaves of a stage, and so many examples, are shown.
 MAX_SHOWN = 8
 
@@ -142,9 +142,10 @@ def describe(replay: Replay) -> str:
     >>> stages = [Stage(name, (Leaf("", True, 2.0, 2.0),)) for name in DECISIVE]
     >>> print(describe(Replay(Path("runs/a/001"), 7, (4, 2), tuple(stages), "cpu", ())))
     step 7 of runs/a/001, with its 2 examples, on cpu
-      loss              2
-      gradient norm     2
-      parameters after  2
+      loss                   2
+      gradient norm          2
+      optimizer state after  2
+      parameters after       2
     the step is finite here: loss 2, gradient norm 2
     """
     count = len(replay.batch)

@@ -20,7 +20,7 @@ from vaejax.outcome import draw, make_validation, measure
 from vaejax.program import check_fit, final_params, make_program
 from vaejax.results import RunResult, read_result, write_result
 from vaejax.settings import Running, settings_from
-from vaejax.trainer import CHECKPOINTS, Callback, Trainer, done
+from vaejax.trainer import CHECKPOINTS, METRICS, Callback, Trainer, done
 from vaejax.training import TrainState, best_step, is_first_host, load_checkpoint, load_newest, path_of, to_host
 from vaejax.types import Params
 
@@ -76,6 +76,10 @@ def _conclude(
     history: list[dict[str, Any]],
 ) -> RunResult:
     """Measure and draw, and write down that the run is finished."""
+    if not history:
+        raise ValueError(
+            f"{folder / METRICS} holds no report of the run: it was changed, and the run cannot be concluded"
+        )
     steps = np.diff([0, *(line["step"] for line in history)])
     seconds = [line["seconds"] for line in history]
     # The first epoch holds the compilation, which says nothing about the speed.

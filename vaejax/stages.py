@@ -68,8 +68,8 @@ def batch_of(experiment: Experiment, settings: Settings, step: int) -> Examples:
 def take_apart(experiment: Experiment, settings: Settings, state: TrainState, batch: Examples) -> Iterator[Stage]:
     """The stages of the step after a state, in the order in which they are computed.
 
-    They are parameters, images, x, posterior, latents, likelihood, terms, loss, gradient, gradient norm, update and
-    parameters after. What an objective's terms do not have is left out.
+    They are parameters, images, x, posterior, latents, likelihood, terms, loss, gradient, gradient norm, update,
+    optimizer state after and parameters after. What an objective's terms do not have is left out.
 
     Args:
       experiment: that is trained.
@@ -90,8 +90,12 @@ def take_apart(experiment: Experiment, settings: Settings, state: TrainState, ba
     found = _stage("gradient", gradient)
     yield found if found.is_finite or experiment.couples_batch else _with_examples(found, experiment, again(), batch)
     yield _stage("gradient norm", jax.jit(optax.tree.norm)(gradient))
-    update, _ = jax.jit(experiment.optimizer.update)(gradient, state.opt_state, state.params)
+    update, opt_state = jax.jit(experiment.optimizer.update)(gradient, state.opt_state, state.params)
     yield _stage("update", update)
+    # What was not finite before is not held against the step, as the step itself does not.
+    before = {leaf.name for leaf in _stage("", state.opt_state).leaves if leaf.is_finite}
+    after = _stage("optimizer state after", opt_state)
+    yield Stage(after.name, tuple(leaf for leaf in after.leaves if leaf.is_finite or leaf.name in before))
     yield _stage("parameters after", jax.jit(optax.apply_updates)(state.params, update))
 
 

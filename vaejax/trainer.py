@@ -153,6 +153,8 @@ class Trainer:
         about = {"stopping": self.stopping._asdict(), "ended": self.ended, "cost": cost}
         # Numbers that are not finite stay out of a checkpoint.
         finite = progress._replace(bad=jax.tree.map(jnp.zeros_like, progress.bad))
+        # A checkpoint is never ahead of the record, whatever a crash leaves of either.
+        self.writers.sync()
         self.checkpoints.save(done(progress), finite, about)
         self.saved_at = time.monotonic()
 

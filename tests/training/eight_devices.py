@@ -234,13 +234,12 @@ def compiled_once(folder):
     for name, state in states.items():
         traced.clear()
         step = training.data_parallel(training.make_train_step(counted, optimizer), training.data_mesh())
-        state, _ = step(state, on_one[0] if name == "committed" else batches()[0])
-        jax.block_until_ready(state)
+        after, _ = step(state, on_one[0] if name == "committed" else batches()[0])
         made.clear()
-        state, _ = run(step, state, [np.asarray(batch) for batch in on_one[1:]])
+        after, _ = run(step, after, [np.asarray(batch) for batch in on_one[1:]])
         compiled = sum(each == "/jax/core/compile/backend_compile_duration" for each in made)
         yield f"{name}/counts", np.array([len(traced), compiled])
-        yield f"{name}/params", flat(state.params)
+        yield f"{name}/params", flat(after.params)
     # The listener hears of programs at all.
     made.clear()
     jax.jit(lambda x: x * len(states))(jnp.ones(7))

@@ -233,10 +233,10 @@ def test_what_is_to_be_remembered_is_what_json_makes_of_it(tmp_path):
     training.save_checkpoint(tmp_path / "a", start(), {1: {2: "b"}, "sizes": (10, 9)})
     assert bits(training.load_checkpoint(tmp_path / "a", start())) == bits(start())
     assert training.read_about(tmp_path / "a") == {"1": {"2": "b"}, "sizes": [10, 9]}
-    with pytest.raises(TypeError, match="about must be what JSON can say: .*float32"):
+    with pytest.raises(TypeError, match=r"about must be what JSON can say: .*float32"):
         training.save_checkpoint(tmp_path / "b", start(), {"cost": np.float32(1.0)})
     with training.Checkpoints(tmp_path / "c") as saves:
-        with pytest.raises(TypeError, match="about must be what JSON can say: .*float32"):
+        with pytest.raises(TypeError, match=r"about must be what JSON can say: .*float32"):
             saves.save(1, start(), {"cost": np.float32(1.0)})
         saves.save(2, start(), {3: 4})
     assert training.load_newest(tmp_path / "c", start())[1] == {"3": 4}

@@ -160,7 +160,7 @@ def _seal(path: Path, about: Mapping[str, Any]) -> None:
     for each in (*inside, path / STATE, path, path.parent):
         durable.to_disk(each)
     content = {"files": files, "about": dict(about)}
-    write_durably(path / SEAL, json.dumps({"content": content, "sha256": _digest_of(content)}))
+    durable.write_durably(path / SEAL, json.dumps({"content": content, "sha256": _digest_of(content)}).encode())
 
 
 def _read_seal(path: Path) -> dict[str, Any]:
@@ -176,11 +176,6 @@ def _read_seal(path: Path) -> dict[str, Any]:
     # Whatever JSON can say may be in it.
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedCheckpoint(f"{seal} is damaged: {error}") from error
-
-
-def write_durably(path: Path, text: str) -> None:
-    """Write a file so that after any crash it is there whole, or as it was before."""
-    durable.write_durably(path, text.encode())
 
 
 def _digest(path: Path) -> str:
