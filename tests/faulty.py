@@ -54,13 +54,13 @@ def kill(number, folder):
 
 
 def half(name, folder):
-    write_text, write = Path.write_text, JsonLines.write
+    write_bytes, write = Path.write_bytes, JsonLines.write
 
-    def text(self, data, *arguments, **options):
+    def part(self, data):
         if name in self.name:
-            write_text(self, data[: len(data) // 2], *arguments, **options)
+            write_bytes(self, data[: len(data) // 2])
             die()
-        return write_text(self, data, *arguments, **options)
+        return write_bytes(self, data)
 
     def line(self, step, values):
         if step == 10:
@@ -70,7 +70,7 @@ def half(name, folder):
             die()
         write(self, step, values)
 
-    Path.write_text = text
+    Path.write_bytes = part
     if name == trainer.METRICS:
         JsonLines.write = line
 

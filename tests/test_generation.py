@@ -243,6 +243,7 @@ def test_before_training_a_flow_is_the_normal_of_the_moments():
     chex.assert_trees_all_close(prior.log_prob(points), expected.log_prob(points), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_flow_sees_latents_without_their_units():
     """Also when it has been trained: stretched latents have the same density but for the volume."""
     points = TARGET.sample(jax.random.key(0), (100,))

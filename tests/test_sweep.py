@@ -88,6 +88,7 @@ def test_eight_members_are_one_program_traced_once(tmp_path):
     assert traces(8) == traces(1) == 1
 
 
+@pytest.mark.slow
 def test_a_member_that_diverges_stops_alone(tmp_path, capsys):
     words = ["sweep", "digits_vae", *TINY, "--seeds", "2", "--over", "learning_rate=1e-3,1e30"]
     assert cli.main([*words, "--output", str(tmp_path / "all")]) == 0

@@ -51,7 +51,13 @@ STOPS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", STOPS)
+# The others differ in what is saved; these in when or how.
+SLOW = {"after an epoch", "streamed"}
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow) if case in SLOW else case for case in STOPS]
+)
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(case, tmp_path, monkeypatch, capsys, unbroken):
     number, step, settings, how = STOPS[case]
     with monkeypatch.context() as patched:

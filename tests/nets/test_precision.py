@@ -50,7 +50,7 @@ def dot_dtypes(f, *args):
     return set(inside(jax.make_jaxpr(f)(*args).jaxpr))
 
 
-@pytest.mark.parametrize("maker", MAKERS)
+@pytest.mark.parametrize("maker", ["mlp", pytest.param("conv", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_half_precision_is_in_the_products_and_nowhere_else(maker, name):
     model = MAKERS[maker](likelihood=LIKELIHOODS[name])
