@@ -27,6 +27,9 @@ wheels_gpu = ,cuda$(shell driver=$$(nvidia-smi --query-gpu=driver_version --form
   [ "$${driver%%.*}" -ge 580 ] 2>/dev/null && echo 13 || echo 12)
 wheels_tpu := ,tpu
 
+# Where there are no ARGS; a variable, since make splits what stands in a function at its commas.
+sweep_default := --seeds 4 --over beta=0.5,1,2,4
+
 venv := .venv/$(ACCEL)
 run := JAX_PLATFORMS=$(platform) $(venv)/bin
 # Two processes of tests fit on a CPU; on an accelerator each would take all of its memory.
@@ -51,7 +54,7 @@ train: $(venv)/.train ## train EXPERIMENT (digits_vae) on ACCEL (cpu) with ARGS
 	@$(run)/vaejax train $(EXPERIMENT) $(ARGS)
 
 sweep: $(venv)/.train ## train EXPERIMENT for several seeds and settings (ARGS) as one program
-	@$(run)/vaejax sweep $(EXPERIMENT) $(or $(ARGS),--seeds 4 --over beta=0.5,1,2,4)
+	@$(run)/vaejax sweep $(EXPERIMENT) $(or $(ARGS),$(sweep_default))
 
 hosts: $(venv)/.train ## train on two processes as if they were two hosts, and compare with one
 	@$(run)/python experiments/two_hosts.py $(ARGS)
