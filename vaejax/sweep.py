@@ -36,6 +36,7 @@ from vaejax.settings import NotFinitePolicy
 from vaejax.sweep_report import draw
 from vaejax.trainer import CHECKPOINTS, Callback, Trainer
 from vaejax.training import NotFinite, TrainState, data_mesh, has_failed, load_newest, resident
+from vaejax.training.parallel import laid_out
 from vaejax.training.step import Step
 from vaejax.types import Array
 
@@ -216,9 +217,8 @@ def make_sweep_program(settings: Any, build: Build, experiment: Experiment, valu
     epoch = settings.steps_per_epoch(experiment.dataset)
     if mesh.size > 1:
         sharding_of = partial(member_shardings, mesh=mesh)
-        feed = resident(
-            _placed(step, sharding_of), images, plan, steps_per_epoch=epoch, mesh=mesh, sharding_of=sharding_of
-        )
+        step = laid_out(step, sharding_of, sharding_of)
+        feed = resident(step, images, plan, steps_per_epoch=epoch, mesh=mesh, sharding_of=sharding_of)
     else:
         feed = resident(step, images, plan, steps_per_epoch=epoch)
     return Program(feed, init, settings.num_steps(experiment.dataset), epoch, with_snapshot=False)
@@ -248,14 +248,6 @@ def _most_devices(num_members: int, asked: int | None) -> int:
 def member_shardings(tree: Any, mesh: Mesh) -> Any:
     """Each leaf cut over the devices along its leading axis, that of the members."""
     return jax.tree.map(lambda leaf: NamedSharding(mesh, PartitionSpec(*mesh.axis_names[: leaf.ndim])), tree)
-
-
-def _placed(step: Step, sharding_of: Callable[[Any], Any]) -> Step:
-    def placed(state: TrainState, batch: Any) -> Any:
-        after, metrics = step(state, jax.lax.with_sharding_constraint(batch, sharding_of(batch)))
-        return jax.lax.with_sharding_constraint(after, sharding_of(after)), metrics
-
-    return placed
 
 
 def measure_members(settings: Any, build: Build, values: Values, state: TrainState) -> list[dict[str, Any]]:

@@ -5,9 +5,10 @@ from vaejax.training.checkpoints import Checkpoints, best_step, load_newest, pat
 from vaejax.training.gradients import PerExample, per_example
 from vaejax.training.hosts import agree, is_first_host, join_cluster
 from vaejax.training.interrupts import Interrupted, Interrupts
-from vaejax.training.loop import Feed, NotFinite, Progress, Report, begin, fit, progress_like, resident
+from vaejax.training.loop import Feed, NotFinite, Progress, Report, begin, fit, progress_like
 from vaejax.training.optimizers import learning_rate_schedule, make_optimizer
 from vaejax.training.parallel import data_mesh, data_parallel, on_mesh, place, state_shardings, to_host
+from vaejax.training.resident import resident
 from vaejax.training.schedules import constant, cyclic, linear, sigmoid
 from vaejax.training.step import (
     Skipped,

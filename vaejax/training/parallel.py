@@ -1,6 +1,7 @@
 """One step on many devices: the batch cut along a mesh, the state on each of them or cut as well."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -62,12 +63,19 @@ def on_mesh(step: Step, mesh: Mesh, *, shard_params: bool = False) -> Step:
     """
     check_callable("step", step)
 
-    def placed(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+    def cut(batch: Any) -> Any:
         check_divides(batch, mesh)
-        batch = jax.lax.with_sharding_constraint(batch, batch_sharding(mesh))
-        after, metrics = step(state, batch)
-        shardings = state_shardings(after, mesh, shard_params=shard_params)
-        return jax.lax.with_sharding_constraint(after, shardings), metrics
+        return jax.tree.map(lambda _: batch_sharding(mesh), batch)
+
+    return laid_out(step, cut, partial(state_shardings, mesh=mesh, shard_params=shard_params))
+
+
+def laid_out(step: Step, batch_shardings: Callable[[Any], Any], sharding_of: Callable[[Any], Any]) -> Step:
+    """The same step with its batch and the state after it where two functions of their trees say."""
+
+    def placed(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+        after, metrics = step(state, jax.lax.with_sharding_constraint(batch, batch_shardings(batch)))
+        return jax.lax.with_sharding_constraint(after, sharding_of(after)), metrics
 
     return placed
 
