@@ -53,7 +53,7 @@ def codes_and_source(trained: experiment.Experiment, params: Params) -> tuple[Ar
 
     The autoencoder has no prior; the fairest stand-in is a Normal fitted to its codes.
     """
-    x = trained.prepare(jax.random.key(0), trained.dataset.test.images)
+    x = trained.prepare(jax.random.key(0), trained.dataset.test.examples)
     codes = trained.model.encode(params, x).mean
     fitted = vaejax.MultivariateNormal(jnp.mean(codes, 0), jnp.linalg.cholesky(jnp.cov(codes.T)))
     return codes, trained.prior(params) if trained.prior else fitted
@@ -62,7 +62,7 @@ def codes_and_source(trained: experiment.Experiment, params: Params) -> tuple[Ar
 def distances(trained: experiment.Experiment, params: Params) -> dict[str, float]:
     """How far decoded codes are from any digit: the squared distance to the nearest training image."""
     codes, source = codes_and_source(trained, params)
-    digits = trained.prepare(jax.random.key(0), trained.dataset.train.images).reshape(-1, 64)
+    digits = trained.prepare(jax.random.key(0), trained.dataset.train.examples).reshape(-1, 64)
 
     def distance(z: Array) -> float:
         images = trained.model.decode(params, z).mean.reshape(-1, 1, 64)

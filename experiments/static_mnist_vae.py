@@ -13,7 +13,6 @@ Source: Kingma and Welling 2014, Auto-Encoding Variational Bayes; nets of two hi
 """
 
 import dataclasses
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -29,7 +28,7 @@ from vaejax.types import Array, Distribution, Objective, Params
 class Settings(experiment.VaeSettings):
     """Settings of the methods on static MNIST."""
 
-    folder: str = os.environ.get("VAEJAX_DATA", "")
+    folder: str | None = None
     """Where the files are; by default the environment variable VAEJAX_DATA."""
     epochs: int = 50
     """Passes over the training data."""
@@ -45,9 +44,7 @@ class Settings(experiment.VaeSettings):
 
 
 def load(settings: Settings) -> data.Dataset:
-    if not settings.folder:
-        raise ValueError("static MNIST needs the folder of its files: --folder FOLDER or VAEJAX_DATA=FOLDER")
-    return data.load_binarized_mnist(settings.folder)
+    return data.load("binarized_mnist", settings.folder)
 
 
 def compose(

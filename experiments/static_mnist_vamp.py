@@ -33,7 +33,7 @@ def build(settings: Settings) -> experiment.Experiment:
     dataset = static_mnist.load(settings)
     model = nets.mlp(dataset.shape, settings.latent_size, hidden_sizes=settings.hidden_sizes)
     model = experiment.adapt(model, settings)
-    images = dataset.train.images
+    images = dataset.train.examples
 
     def init(key: Array) -> Params:
         model_key, choice_key = jax.random.split(key)

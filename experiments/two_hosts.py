@@ -38,7 +38,7 @@ def main() -> None:
         probe.bind(("localhost", 0))
         address = f"localhost:{probe.getsockname()[1]}"
     start([[*command, "--output", str(folder / "one")]])
-    command += ["--coordinator", address, "--num-hosts", str(options.hosts), "--stream"]
+    command += ["--coordinator", address, "--num-hosts", str(options.hosts), "--feed", "streamed"]
     command += ["--output", str(folder / "hosts"), "--host-index"]
     start([[*command, str(index)] for index in range(options.hosts)])
 

@@ -185,7 +185,7 @@ def test_a_line_that_was_never_finished_is_written_again(stopped, unbroken):
 
 def test_a_run_of_many_devices_is_read_on_one(stopped):
     config = json.loads((stopped / "config.json").read_text())
-    config["settings"]["running"] |= {"devices": 8, "stream": True}
+    config["settings"]["running"] |= {"devices": 8, "feed": "streamed"}
     (stopped / "config.json").write_text(json.dumps(config))
     assert run.load_run(stopped)[2].step == STOPPED_AT
 

@@ -37,7 +37,10 @@ ROOMS = {
     "evaluation": (CORE | {"objectives"}, {"jax"}),
     "__init__": (CORE | {"objectives", "testing"}, set()),
     "nets": (CORE, {"jax", "flax"}),
-    "data": ({"types", "checks"}, {"jax", "numpy"}),
+    "data": (
+        {"types", "checks", "durable", "memory"},
+        {"jax", "numpy", "grain", "PIL", "tensorflow_datasets", "array_record"},
+    ),
     "durable": (set(), set()),
     "training": ({"types", "checks", "durable"}, {"jax", "numpy", "optax", "orbax"}),
     "report": ({"types", "checks", "data", "evaluation"}, {"numpy", "matplotlib"}),
@@ -47,10 +50,22 @@ ROOMS = {
     "writers": ({"types", "checks", "durable"}, {"numpy"}),
     "memory": (set(), {"jax"}),
     "folder": ({"settings", "training", "durable"}, set()),
-    "outcome": ({"types", "evaluation", "report", "experiment"}, {"jax", "numpy"}),
+    "feed": ({"types", "data", "memory", "settings", "training"}, {"jax"}),
+    "outcome": ({"types", "data", "evaluation", "report", "experiment"}, {"jax", "numpy"}),
     "program": (
-        {"types", "checks", "data", "evaluation", "objectives", "training", "settings", "experiment", "outcome"},
-        {"jax", "numpy"},
+        {
+            "types",
+            "checks",
+            "data",
+            "evaluation",
+            "feed",
+            "objectives",
+            "training",
+            "settings",
+            "experiment",
+            "outcome",
+        },
+        {"jax"},
     ),
     "results": ({"evaluation", "folder"}, {"numpy"}),
     "trainer": ({"types", "training", "settings", "writers", "program"}, {"jax", "numpy"}),
@@ -58,6 +73,7 @@ ROOMS = {
         {"types", "training", "settings", "experiment", "memory", "folder", "outcome", "program", "results", "trainer"},
         {"jax", "numpy"},
     ),
+    "data_report": ({"data", "report"}, {"numpy", "matplotlib"}),
     "sweep_report": ({"evaluation", "report"}, {"numpy"}),
     "sweep": (
         {
@@ -68,6 +84,7 @@ ROOMS = {
             "training",
             "settings",
             "experiment",
+            "feed",
             "folder",
             "outcome",
             "program",
@@ -78,7 +95,7 @@ ROOMS = {
         {"jax", "numpy"},
     ),
     "stages": (
-        {"types", "checks", "data", "training", "settings", "experiment", "program"},
+        {"types", "checks", "feed", "training", "settings", "experiment", "program"},
         {"jax", "numpy", "optax"},
     ),
     "replay": (
@@ -89,10 +106,14 @@ ROOMS = {
     "cli": (
         {
             "__init__",
+            "data",
+            "data_report",
             "evaluation",
             "experiment",
+            "feed",
             "results",
             "run",
+            "settings",
             "sweep",
             "sweep_report",
             "replay",

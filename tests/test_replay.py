@@ -12,7 +12,7 @@ from vaejax import cli, run, training
 from vaejax import replay as replays
 from vaejax.experiment import load_experiment
 from vaejax.replay import describe, replay
-from vaejax.settings import Running, Training
+from vaejax.settings import FeedChoice, Running, Training
 
 EXPERIMENT = Path(__file__).parent / "white_image.py"
 WHITE = 13
@@ -28,9 +28,9 @@ def without_figures():
         yield
 
 
-def train(folder, path=EXPERIMENT, stream=False, **settings):
+def train(folder, path=EXPERIMENT, feed=FeedChoice.AUTO, **settings):
     module = load_experiment(str(path))
-    running = Running(output=str(folder), checkpoint_seconds=0.0, keep=100, stream=stream)
+    running = Running(output=str(folder), checkpoint_seconds=0.0, keep=100, feed=feed)
     settings = module.Settings(running=running, **settings)
     return run.train(str(path), settings, module.build(settings))
 
@@ -82,7 +82,7 @@ def test_the_first_part_that_is_not_finite_is_named(fault, objective, tmp_path):
 
 CASES = {
     "each example by itself": {},
-    "in micro-batches, streamed": {"training": Training(micro_batches=2, ema_decay=0.9), "stream": True},
+    "in micro-batches, streamed": {"training": Training(micro_batches=2, ema_decay=0.9), "feed": FeedChoice.STREAMED},
     "the batch as a whole": {"objective": "coupled", "num_samples": 2},
     "a bound without latents": {"objective": "marginal"},
 }

@@ -67,13 +67,13 @@ def check_same(folder, expected):
 @pytest.mark.slow
 def test_a_signal_to_one_host_stops_both_and_they_go_on(tmp_path, one):
     """With batches of which each host reads its share."""
-    codes, _, err = run_both(tmp_path, *SETTINGS, "--stream", faults=(("none", "0"), ("stop", "7")))
+    codes, _, err = run_both(tmp_path, *SETTINGS, "--feed", "streamed", faults=(("none", "0"), ("stop", "7")))
     assert codes == [143, 143], err
     for each in err:
         assert "vaejax: error: stopped by SIGTERM; the same command goes on from there" in each
         assert "Traceback" not in each
     assert training.saved_steps(tmp_path / "checkpoints")[-1] == 7
-    codes, out, err = run_both(tmp_path, *SETTINGS, "--stream")
+    codes, out, err = run_both(tmp_path, *SETTINGS, "--feed", "streamed")
     assert codes == [0, 0], err
     assert "begins at 7\n" in err[0]
     assert "begins at 7\n" in err[1]

@@ -44,7 +44,7 @@ WATCHED = ("--ema-decay", "0.9", "--validation-size", "10")
 STOPS = {
     "in the middle of an epoch": (signal.SIGTERM, 31, (), ()),
     "after an epoch": (signal.SIGINT, 25, (), ()),
-    "streamed": (signal.SIGINT, 33, (), ("--stream",)),
+    "streamed": (signal.SIGINT, 33, (), ("--feed", "streamed")),
     "with averaged weights and the best of them": (signal.SIGTERM, 12, WATCHED, ()),
     "after a step that was left out": (signal.SIGTERM, 29, (*POISON, "--not-finite", "skip"), ()),
     "after it went back": (signal.SIGTERM, 31, (*POISON, "--not-finite", "roll_back"), ()),
@@ -73,7 +73,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(case, tmp_path, monkeyp
 
 def test_a_streamed_run_is_the_run_but_for_rounding(unbroken):
     """It is another program."""
-    for line, expected in zip(unbroken("--stream")[0], unbroken()[0], strict=True):
+    for line, expected in zip(unbroken("--feed", "streamed")[0], unbroken()[0], strict=True):
         assert line.keys() == expected.keys()
         for name, value in line.items():
             np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
@@ -260,7 +260,7 @@ def test_the_log_does_not_depend_on_whose_posterior_it_is():
         )
         state = jax.jit(partial(program.initial_state, built, settings))()
         step = jax.jit(program.make_step(built._replace(objective=objective, prior=None), settings))
-        return step(state, built.dataset.train.images[:4])[1]
+        return step(state, built.dataset.train.examples[:4])[1]
 
     ours = lambda params: partial(built.model.encode, params)
     theirs = lambda params: lambda x: numpyro.Normal(*vars_of(ours(params)(x))).to_event(1)
@@ -297,9 +297,9 @@ def test_data_are_looked_at_in_parts(monkeypatch):
     program.check_fit(built._replace(prepare=prepare), settings)
     assert max(sizes) <= 32
     assert sizes[:4] == [32, 32, 32, 4]
-    images = built.dataset.train.images.copy()
+    images = built.dataset.train.examples.copy()
     images[-1] = 7
-    bad = built._replace(dataset=built.dataset._replace(train=built.dataset.train._replace(images=images)))
+    bad = built._replace(dataset=built.dataset._replace(train=built.dataset.train._replace(examples=images)))
     with pytest.raises(
         ValueError, match=r"data set tiny must be in the support of the likelihood Bernoulli; got values"
     ):

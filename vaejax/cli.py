@@ -1,23 +1,29 @@
-"""The command line: `vaejax train`, `vaejax sweep` and `vaejax replay`."""
+"""The command line: `vaejax train`, `vaejax sweep`, `vaejax data` and `vaejax replay`."""
 
 import argparse
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import tyro
 
-from vaejax import __version__
+from vaejax import __version__, data
+from vaejax.data_report import contact_sheet
+from vaejax.data_report import describe as describe_data
 from vaejax.evaluation import LABELS
 from vaejax.experiment import Settings, experiment_names, load_experiment
+from vaejax.feed import describe_feed
 from vaejax.progress import TrainingProgress
 from vaejax.replay import describe, replay
 from vaejax.results import RunResult
 from vaejax.run import train
+from vaejax.settings import Running
 from vaejax.sweep import sweep
 from vaejax.sweep_report import table
 from vaejax.training import Interrupted, Report, is_first_host, join_cluster
@@ -25,13 +31,17 @@ from vaejax.training import Interrupted, Report, is_first_host, join_cluster
 USAGE = """usage: vaejax train EXPERIMENT [settings]
        vaejax sweep EXPERIMENT [--seeds N] [--over SETTING=VALUE,VALUE,...] ... [settings]
        vaejax replay RUN [--step N]
+       vaejax data NAME [--folder FOLDER] [--size N] [--crop N] [--output FILE]
        vaejax train EXPERIMENT --help     the settings of an experiment
        vaejax --version
 
 train   trains an experiment; the same command again goes on with a run that was stopped
 sweep   trains all combinations of some settings, each from N seeds, as one program
+data    says what a data set is, and draws a sheet of it
 replay  takes a step of a run apart that was not finite, or any other
 
+NAME is a data set that vaejax knows ({sets}), any of tensorflow-datasets by its name,
+an .npz or .npy file, or a folder of images or of four IDX files.
 EXPERIMENT is a file of the folder experiments, by its name, or the path of a Python file.
 With VAEJAX_TRACEBACK=1 in the environment an error shows where it came from.
 Experiments here: {names}"""
@@ -44,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not [word for word in words if word not in (*COMMANDS, "--help", "-h")]:
-        print(USAGE.format(names=", ".join(experiment_names()) or "none"))
+        print(USAGE.format(names=", ".join(experiment_names()) or "none", sets=", ".join(data.names())))
         return 0 if words[-1:] in (["--help"], ["-h"]) else 2
     if words == ["--version"]:
         print(__version__)
@@ -68,7 +78,7 @@ def _run(words: list[str]) -> int:
         return _fail(f"{error}; the same command goes on from there", error.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted; the same command goes on from what is saved", 130)
-    except (FloatingPointError, ValueError, TypeError, OSError) as error:
+    except (FloatingPointError, ValueError, TypeError, OSError, ModuleNotFoundError) as error:
         # For those who look for a mistake in an experiment file of their own.
         if os.environ.get("VAEJAX_TRACEBACK"):
             raise
@@ -78,7 +88,7 @@ def _run(words: list[str]) -> int:
 def _train(name: str, words: list[str]) -> int:
     module, settings = _settings(f"train {name}", name, words)
     experiment = module.build(settings)
-    _begin(name, settings, experiment.dataset.name)
+    _begin(name, settings, experiment.dataset)
     with TrainingProgress(settings.num_steps(experiment.dataset), settings.batch_size) as progress:
         result = train(name, settings, experiment, [progress.update] if is_first_host() else [])
     if result is not None:
@@ -99,7 +109,7 @@ def _sweep(name: str, words: list[str]) -> int:
         raise ValueError("over must name each setting once, with all its values")
     dataset = module.build(settings).dataset
     members = options.seeds * int(np.prod([len(values) for values in over.values()], dtype=int))
-    _begin(f"{name}, {members} members", settings, dataset.name)
+    _begin(f"{name}, {members} members", settings, dataset)
     with TrainingProgress(settings.num_steps(dataset), settings.batch_size * members) as progress:
         show = lambda report, state: progress.update(_averaged(report))
         result = sweep(name, settings, module.build, over, num_seeds=options.seeds, callbacks=[show])
@@ -135,7 +145,29 @@ def _replay(folder: str, words: list[str]) -> int:
     return 0
 
 
-COMMANDS = {"train": _train, "sweep": _sweep, "replay": _replay}
+def _data(name: str, words: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog=f"vaejax data {name}", allow_abbrev=False)
+    parser.add_argument("--folder", help="where the files are; by default the environment variable VAEJAX_DATA")
+    parser.add_argument("--size", type=int, help="resize images to a square of so many pixels")
+    parser.add_argument("--crop", type=int, help="before that, cut out a centred square of so many pixels")
+    parser.add_argument("--output", type=Path, help="of the contact sheet; runs/data/NAME.png by default")
+    options = parser.parse_args(words)
+    check_platform()
+    size = None if options.size is None else (options.size, options.size)
+    dataset = data.load(name, options.folder, size=size, crop=options.crop)
+    print(f"{describe_data(dataset)}\n  feed       {describe_feed(dataset, Running())}")
+    sheet = contact_sheet(dataset)
+    if sheet is None:
+        print("no contact sheet: these are no images")
+        return 0
+    path = options.output or Path("runs") / "data" / f"{re.sub(r'[^A-Za-z0-9_-]+', '_', dataset.name)}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.savefig(path)
+    print(f"contact sheet: {path}")
+    return 0
+
+
+COMMANDS = {"train": _train, "sweep": _sweep, "replay": _replay, "data": _data}
 
 
 def _settings(command: str, name: str, words: list[str]) -> tuple[Any, Any]:
@@ -154,10 +186,11 @@ def _settings(command: str, name: str, words: list[str]) -> tuple[Any, Any]:
     return module, settings
 
 
-def _begin(what: str, settings: Settings, dataset: str) -> None:
+def _begin(what: str, settings: Settings, dataset: data.Dataset) -> None:
     count, kind = settings.running.devices or len(jax.devices()), jax.devices()[0].device_kind
+    device, feed = kind if count == 1 else f"{count} x {kind}", describe_feed(dataset, settings.running)
     if is_first_host():
-        print(f"{what}: {dataset} on {kind if count == 1 else f'{count} x {kind}'}", file=sys.stderr)
+        print(f"{what}: {dataset.name} on {device}; {feed}", file=sys.stderr)
 
 
 def check_platform() -> None:

@@ -1,10 +1,30 @@
-"""How much memory a run has needed."""
+"""How much memory there is, and how much a run has needed."""
 
+import os
 import re
 import sys
 from pathlib import Path
 
 import jax
+
+
+def device_capacity() -> int:
+    """The bytes of memory of a local device, the least of them; on a CPU those of the machine.
+
+    >>> device_capacity() > 2**28
+    True
+    """
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    limits = [each["bytes_limit"] for each in stats if "bytes_limit" in each]
+    return int(min(limits)) if limits else host_capacity()
+
+
+def host_capacity() -> int:
+    """The bytes of memory of the machine; 8 GiB where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return 2**33
 
 
 def peak_memory() -> dict[str, int]:

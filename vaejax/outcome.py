@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax.evaluation import LABELS, Estimate, active_units, evaluate, per_example
+from vaejax.data import Examples
+from vaejax.evaluation import LABELS, Estimate, active_units, estimate, per_example
 from vaejax.experiment import Experiment, Settings
 from vaejax.report import figures
 from vaejax.types import Array, Params
@@ -19,35 +20,80 @@ EVALUATION_SEED = 0x7E57
 VALIDATION_SEED = 0x7E58
 
 
-class TestSet(NamedTuple):
-    """The test data as the model sees them, with the keys of what is drawn from it: alike for every run."""
+# Bytes of examples that are measured at once, so that a data set of any size can be.
+MEASURED_AT_ONCE = 2**27
 
-    x: Array
-    white: float  # the largest value of x
-    noise_key: Array  # for the figures
-    sample_key: Array  # for the pictures
-    mean_key: Array  # for the means of posteriors that have none in closed form
+# What is computed of one example: from params, its number and how it is stored.
+OfExample = Callable[[Params, Array, Array], Any]
 
 
-def prepare_test_set(experiment: Experiment) -> TestSet:
-    """Prepare the test images with a fixed key, so that all runs are measured on the same x."""
-    _, noise_key, sample_key, mean_key = jax.random.split(jax.random.key(EVALUATION_SEED), 4)
-    x = prepare_test_images(experiment)
-    return TestSet(x, float(jnp.max(x)), noise_key, sample_key, mean_key)
+class Keys(NamedTuple):
+    """The streams of what is drawn for a test set."""
+
+    prepare: Array  # for x
+    noise: Array  # for the figures
+    sample: Array  # for the pictures
+    mean: Array  # for the means of posteriors that have none in closed form
 
 
-def prepare_test_images(experiment: Experiment) -> Array:
-    """The test images as the model sees them."""
-    prepare_key = jax.random.split(jax.random.key(EVALUATION_SEED), 4)[0]
-    return experiment.prepare(prepare_key, experiment.dataset.test.images)
+def evaluation_keys(seed: int = EVALUATION_SEED) -> Keys:
+    """The same for every run, so that all are measured on the same x and noise."""
+    return Keys(*jax.random.split(jax.random.key(seed), len(Keys._fields)))
+
+
+def prepare_example(experiment: Experiment, keys: Keys, number: Array, example: Array) -> Array:
+    """An example as the model sees it: what is drawn is a function of its number, and not of those around it."""
+    return experiment.prepare(jax.random.fold_in(keys.prepare, number), example[None])[0]
+
+
+def white_of(experiment: Experiment) -> float:
+    """The intensity of white as the model sees it."""
+    dataset = experiment.dataset
+    image = np.full((1, *dataset.shape), dataset.max_value, dataset.dtype)
+    return float(jnp.max(experiment.prepare(evaluation_keys().prepare, image)))
+
+
+def map_numbered(function: Callable[[Array, Array], Any], numbers: Array, examples: Any) -> Any:
+    """The function of every number and example, a few hundred at once."""
+    return jax.lax.map(lambda pair: function(*pair), (numbers, examples), batch_size=min(500, len(examples)))
+
+
+def map_examples(function: OfExample) -> Callable[[Params, Examples], Any]:
+    """`(params, examples)` to what the function gives of each, `[N, ...]` on the host; a part at a time."""
+    compiled = jax.jit(lambda params, *part: map_numbered(partial(function, params), *part))
+
+    def over(params: Params, examples: Examples) -> Any:
+        count = len(examples)
+        size = min(count, max(1, MEASURED_AT_ONCE * count // max(1, examples.nbytes)))
+        parts = []
+        for start in range(0, count, size):
+            numbers = np.arange(start, start + size)
+            # The last part is filled up with its last example, for a program of one shape.
+            part = compiled(params, numbers, examples[np.minimum(numbers, count - 1)])
+            parts.append(jax.tree.map(lambda leaf, stop=count - start: np.asarray(leaf)[:stop], part))
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+    return over
 
 
 def measure(experiment: Experiment, params: Params) -> tuple[dict[str, Estimate], int]:
     """The test figures with their standard errors, and the number of active units."""
-    x, white, noise_key, _, mean_key = prepare_test_set(experiment)
-    figures = example_figures(experiment, white)
-    evaluate_test = jax.jit(lambda params, key, x: evaluate(key, x, partial(figures, params)))
-    return evaluate_test(params, noise_key, x), int(active_units(encode_means(experiment, params, mean_key, x)))
+    test = experiment.dataset.test.examples
+    values = map_examples(stored_figures(experiment, white_of(experiment), evaluation_keys()))(params, test)
+    return {name: estimate(each) for name, each in values.items()}, int(
+        active_units(jnp.asarray(encode_means(experiment, params)))
+    )
+
+
+def stored_figures(experiment: Experiment, white: float, keys: Keys) -> OfExample:
+    """`(params, number, example)` to the figures of one example as it is stored."""
+    figures_of = example_figures(experiment, white)
+
+    def figures(params: Params, number: Array, example: Array) -> dict[str, Array]:
+        x = prepare_example(experiment, keys, number, example)
+        return figures_of(params, jax.random.fold_in(keys.noise, number), x)
+
+    return figures
 
 
 def example_figures(experiment: Experiment, white: float) -> Callable[[Params, Array, Array], dict[str, Array]]:
@@ -68,11 +114,15 @@ def example_figures(experiment: Experiment, white: float) -> Callable[[Params, A
     return figures
 
 
-def encode_means(experiment: Experiment, params: Params, key: Array, x: Array) -> Array:
-    """The posterior means of examples, `[N, *Z]`."""
-    encode = lambda pair: posterior_mean(pair[0], experiment.model.encode(params, pair[1]))
-    keys = jax.random.split(key, len(x))
-    return jax.jit(lambda keys, x: jax.lax.map(encode, (keys, x), batch_size=min(500, len(x))))(keys, x)
+def encode_means(experiment: Experiment, params: Params) -> np.ndarray:
+    """The posterior means of the test examples, `[N, *Z]`."""
+    keys = evaluation_keys()
+
+    def mean_of(params: Params, number: Array, example: Array) -> Array:
+        q = experiment.model.encode(params, prepare_example(experiment, keys, number, example))
+        return posterior_mean(jax.random.fold_in(keys.mean, number), q)
+
+    return map_examples(mean_of)(params, experiment.dataset.test.examples)
 
 
 def posterior_mean(key: Array, q: Any, num_samples: int = 256) -> Array:
@@ -89,14 +139,16 @@ def make_validation(experiment: Experiment, settings: Settings) -> Callable[[Par
     size = settings.training.validation_size
     if not size:
         return None
-    prepare_key, noise_key = jax.random.split(jax.random.key(VALIDATION_SEED))
-    x = experiment.prepare(prepare_key, experiment.dataset.train.images[-size:])
-    figures = example_figures(experiment, float(jnp.max(x)))
-    compiled = jax.jit(lambda params, x: evaluate(jax.random.clone(noise_key), x, partial(figures, params)))
+    dataset = experiment.dataset
+    if dataset.validation is None:
+        held_out = dataset.train.examples[len(dataset.train.examples) - size :]
+    else:
+        held_out = dataset.validation.examples[:size]
+    figures_of = map_examples(stored_figures(experiment, white_of(experiment), evaluation_keys(VALIDATION_SEED)))
 
     def validate(params: Params) -> dict[str, np.ndarray]:
-        means = {name: np.asarray(estimate.mean) for name, estimate in compiled(params, x).items()}
-        return {f"validation_{name}": means[name] for name in LABELS if name in means}
+        values = figures_of(params, held_out)
+        return {f"validation_{name}": values[name].mean() for name in LABELS if name in values}
 
     return validate
 
@@ -110,18 +162,19 @@ def draw(experiment: Experiment, params: Params, history: Sequence[Mapping[str, 
       history: the lines of its `metrics.jsonl`.
       folder: of the run.
     """
-    x, white, _, sample_key, mean_key = prepare_test_set(experiment)
+    white, keys, test = white_of(experiment), evaluation_keys(), experiment.dataset.test
     decode = partial(jax.jit(experiment.model.decode), params)
-    shown = x[:32]
-    means = encode_means(experiment, params, mean_key, shown)
+    first = jnp.asarray(test.examples[: min(32, len(test.examples))])
+    shown = jax.vmap(partial(prepare_example, experiment, keys))(jnp.arange(len(first)), first)
+    means = encode_means(experiment, params)
 
     def save(name: str, figure: Any) -> Path:
         figure.savefig(folder / name)
         return folder / name
 
-    yield save("reconstructions.png", figures.reconstructions(shown, decode(means).mean, white))
+    yield save("reconstructions.png", figures.reconstructions(shown, decode(means[: len(shown)]).mean, white))
     if experiment.prior is not None:
-        prior_key, draw_key = jax.random.split(sample_key)
+        prior_key, draw_key = jax.random.split(keys.sample)
         p = decode(experiment.prior(params).sample(prior_key, (64,)))
         yield save("samples.png", figures.samples(p.mean, p.sample(draw_key), white))
     names = [name for name in LABELS if name in history[-1]]
@@ -130,9 +183,7 @@ def draw(experiment: Experiment, params: Params, history: Sequence[Mapping[str, 
     axes = np.array(history[-1].get("kl_per_axis", []), float)
     yield save("curves.png", figures.learning_curves([line["step"] for line in history], curves, axes))
     if means.shape[-1] == 2:
-        # The same noise again for those that were shown.
-        all_means = encode_means(experiment, params, jax.random.clone(mean_key), x)
-        yield save("latents.png", figures.latents(all_means, experiment.dataset.test.labels))
+        yield save("latents.png", figures.latents(means, test.labels, experiment.dataset.label_names))
         if experiment.prior is not None:
             grid = decode(quantile_grid(columns=16)).mean
             yield save("manifold.png", figures.manifold(grid, columns=16, white=white))

@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
 from vaejax.checks import check_support
-from vaejax.data import batches_from, epoch_indices
+from vaejax.data import Dataset, Lazy, Meaning
 from vaejax.evaluation import batch_metrics
 from vaejax.evaluation.latents import ACTIVE_VARIANCE
 from vaejax.experiment import Experiment, Settings
+from vaejax.feed import make_feed, seed_streams
 from vaejax.objectives import negative_mean
 from vaejax.outcome import example_figures
 from vaejax.settings import NotFinitePolicy
@@ -30,9 +30,7 @@ from vaejax.training import (
     make_train_step,
     on_mesh,
     progress_like,
-    resident,
     state_shardings,
-    streamed,
 )
 from vaejax.training.gradients import Metrics
 from vaejax.training.step import Step
@@ -72,7 +70,6 @@ def make_program(experiment: Experiment, settings: Settings) -> Program:
     running, dataset = settings.running, experiment.dataset
     mesh = data_mesh(running.devices)
     step = make_step(experiment, settings)
-    images = training_images(experiment, settings)
     steps_per_epoch = settings.steps_per_epoch(dataset)
     placement: dict[str, Any] = {}
     if mesh.size > 1:
@@ -80,13 +77,7 @@ def make_program(experiment: Experiment, settings: Settings) -> Program:
         step = on_mesh(step, mesh, shard_params=running.shard_params)
         shardings = partial(state_shardings, mesh=mesh, shard_params=running.shard_params)
         placement = {"mesh": mesh, "sharding_of": shardings}
-    if running.stream:
-        share = (jax.process_index(), jax.process_count())
-        source = partial(batches_from, order_key(settings), images, batch_size=settings.batch_size, share=share)
-        feed = streamed(step, source, **placement)
-    else:
-        plan = partial(epoch_indices, order_key(settings), num_examples=len(images), batch_size=settings.batch_size)
-        feed = resident(step, images, plan, steps_per_epoch=steps_per_epoch, **placement)
+    feed = make_feed(step, dataset, settings, **placement)
     return Program(
         feed,
         partial(initial_state, experiment, settings),
@@ -151,19 +142,9 @@ def _count_active(means: Metrics) -> Metrics:
 
 def initial_state(experiment: Experiment, settings: Settings) -> TrainState:
     """The state before the first step."""
-    params_key, noise_key, _ = _streams(settings)
+    params_key, noise_key, _ = seed_streams(settings)
     with_ema = settings.training.ema_decay is not None
     return init_state(noise_key, experiment.model.init(params_key), experiment.optimizer, with_ema=with_ema)
-
-
-def order_key(settings: Settings) -> Array:
-    """The key of the order of the examples."""
-    return _streams(settings)[2]
-
-
-def _streams(settings: Settings) -> Array:
-    """The three streams of a seed: parameters, noise and order."""
-    return jax.random.split(jax.random.key(settings.seed), 3)
 
 
 def final_params(state: TrainState) -> Params:
@@ -171,32 +152,19 @@ def final_params(state: TrainState) -> Params:
     return state.ema if jax.tree.leaves(state.ema) else state.params
 
 
-def training_images(experiment: Experiment, settings: Settings) -> np.ndarray:
-    """The images that are trained on."""
-    images = experiment.dataset.train.images
-    return images[: len(images) - settings.training.validation_size]
-
-
 def check_fit(experiment: Experiment, settings: Settings) -> None:
     """Raise where settings, data, model and likelihood do not fit each other; nothing is trained yet."""
     settings.check()
-    dataset = experiment.dataset
-    settings.steps_per_epoch(dataset)
+    settings.steps_per_epoch(experiment.dataset)
     # An abstract key: only the preparation of the data computes anything here.
     key = jax.eval_shape(lambda: jax.random.key(0))
     params = jax.eval_shape(experiment.model.init, key)
-
-    def likelihood_of(params: Params, key: Array, x: Array) -> Distribution:
-        return experiment.model.decode(params, experiment.model.encode(params, x).sample(key))
-
-    for seed, images in enumerate((dataset.train.images, dataset.test.images)):
+    for number, split in enumerate(experiment.dataset.splits.values()):
         # A part at a time, and no more than the first of very many: they need not fit on the device.
-        for start in range(0, min(len(images), MAX_CHECKED), CHECKED_AT_ONCE):
-            x = experiment.prepare(jax.random.key(seed), images[start : start + CHECKED_AT_ONCE])
-            likelihood = jax.eval_shape(likelihood_of, params, key, x)
-            if callable(getattr(likelihood, "support", None)):
-                expected = f"in the support of the likelihood {type(likelihood).__name__}"
-                check_support(f"the data set {dataset.name}", x, likelihood.support, expected)
+        looked_at = min(len(split.examples), CHECKED_AT_ONCE if isinstance(split.examples, Lazy) else MAX_CHECKED)
+        for start in range(0, looked_at, CHECKED_AT_ONCE):
+            x = experiment.prepare(jax.random.key(number), split.examples[start : start + CHECKED_AT_ONCE])
+            _check_values(experiment, params, key, x)
     check_step(experiment, settings)
     try:
         jax.eval_shape(example_figures(experiment, 1.0), params, key, x[0])
@@ -205,10 +173,45 @@ def check_fit(experiment: Experiment, settings: Settings) -> None:
         raise ValueError(f"the figures of a single test example: {error}; {hint}") from error
 
 
+def _check_values(experiment: Experiment, params: Params, key: Array, x: Array) -> None:
+    """Raise where x is outside the support of the likelihood, with what can be done about it."""
+    dataset = experiment.dataset
+
+    def likelihood_of(params: Params, key: Array, x: Array) -> Distribution:
+        return experiment.model.decode(params, experiment.model.encode(params, x).sample(key))
+
+    likelihood = jax.eval_shape(likelihood_of, params, key, x)
+    if callable(getattr(likelihood, "support", None)):
+        expected = f"in the support of the likelihood {type(likelihood).__name__}"
+        try:
+            check_support(f"the data set {dataset.name}", x, likelihood.support, expected)
+        except ValueError as error:
+            raise ValueError(f"{error}; {_remedies(dataset)}") from error
+
+
+def _remedies(dataset: Dataset) -> str:
+    """What fits data of a meaning."""
+    levels = int(dataset.max_value) + 1
+    match dataset.meaning:
+        case Meaning.BINARY:
+            return "these are 0 and 1: pass them as they are, to nets.heads.bernoulli()"
+        case Meaning.INTENSITY:
+            return (
+                f"for intensities from 0 to {dataset.max_value:g}, either draw them as 0 and 1 (data.binarize, for a "
+                "Bernoulli), or take a likelihood of [0, 1] (data.to_unit, for nets.heads.continuous_bernoulli() or "
+                f"normal()), or one of levels (as they are stored, for nets.heads.categorical({levels}) or "
+                f"discretized_logistic({levels}))"
+            )
+        case Meaning.COUNTS:
+            return "for counts take nets.likelihoods.poisson() or negative_binomial()"
+        case Meaning.REAL:
+            return "for real numbers take nets.heads.normal() or learned_normal()"
+
+
 def check_step(experiment: Experiment, settings: Settings) -> None:
     """Trace a train step; where it fails for single examples alone, say how an experiment has the whole batch."""
     state = jax.eval_shape(partial(initial_state, experiment, settings))
-    batch = experiment.dataset.train.images[: settings.batch_size]
+    batch = experiment.dataset.train.examples[: settings.batch_size]
     try:
         jax.eval_shape(make_step(experiment, settings), state, batch)
     except ValueError as error:

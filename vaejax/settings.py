@@ -28,6 +28,14 @@ class Precision(enum.StrEnum):
     BFLOAT16 = "bfloat16"
 
 
+class FeedChoice(enum.StrEnum):
+    """Where the examples of a run are while it trains; they and their order are the same."""
+
+    AUTO = "auto"  # on the device where they take no more than a quarter of its memory
+    RESIDENT = "resident"  # on every device
+    STREAMED = "streamed"  # on the host, which reads ahead
+
+
 class KlSchedule(enum.StrEnum):
     """How the weight of the KL term comes to beta."""
 
@@ -64,7 +72,8 @@ class Training:
     max_not_finite: int = 10
     """Steps in a row that may be skipped, or returns to one report, before the run ends."""
     validation_size: int = 0
-    """Training examples that are held out, the last of them; the best of the epochs on them is what is evaluated."""
+    """Examples to validate on, so that the best of the epochs on them is what is evaluated: the first of the data set's
+    own validation split, or the last of its training examples, which are then held out."""
     patience: int = 0
     """Epochs without a better validation figure after which the run ends; 0: it does not."""
     patience_warm_up: int = 0
@@ -97,8 +106,10 @@ class Running:
     """How many devices to train on; all of them by default."""
     shard_params: bool = False
     """Cut large parameters over the devices too, and not only the batch."""
-    stream: bool = False
-    """Feed batches from the host, each host its share, in place of keeping all examples on every device."""
+    feed: FeedChoice = FeedChoice.AUTO
+    """Keep all examples on every device, or stream batches from the host, each host its share."""
+    reader_threads: int = 8
+    """Threads of a streamed feed that read and decode."""
     checkpoint_seconds: float = 30.0
     """Save so often, and at the end and when stopped."""
     keep: int = 2
@@ -117,6 +128,7 @@ class Running:
     def check(self) -> None:
         """Raise `TypeError` or `ValueError` on a setting that cannot be."""
         check_count("keep", self.keep)
+        check_count("reader_threads", self.reader_threads)
         if self.devices is not None:
             check_count("devices", self.devices)
         check_nonnegative("checkpoint_seconds", self.checkpoint_seconds)
@@ -164,10 +176,19 @@ class Settings:
 
     def steps_per_epoch(self, dataset: Dataset) -> int:
         """Whole batches of what is not held out."""
-        held_out, count = self.training.validation_size, len(dataset.train.images)
-        if held_out >= count:
-            raise ValueError(f"validation_size must be below the {count} training examples; got {held_out}")
-        return count_steps(count - held_out, self.batch_size)
+        return count_steps(self.num_training(dataset), self.batch_size)
+
+    def num_training(self, dataset: Dataset) -> int:
+        """How many of the first training examples are trained on: all that are not held out."""
+        size, count = self.training.validation_size, len(dataset.train.examples)
+        if dataset.validation is not None:
+            own = len(dataset.validation.examples)
+            if size > own:
+                raise ValueError(f"validation_size must be at most the {own} validation examples; got {size}")
+            return count
+        if size >= count:
+            raise ValueError(f"validation_size must be below the {count} training examples; got {size}")
+        return count - size
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,9 +10,9 @@ import numpy as np
 import optax
 
 from vaejax.checks import is_array
-from vaejax.data import epoch_indices
 from vaejax.experiment import Experiment
-from vaejax.program import make_loss, order_key, training_images
+from vaejax.feed import make_plan
+from vaejax.program import make_loss
 from vaejax.settings import Settings
 from vaejax.training import PerExample, TrainState
 from vaejax.training.gradients import gradient_of_batch, gradient_of_examples
@@ -60,9 +60,7 @@ class _Inputs(NamedTuple):
 def batch_of(experiment: Experiment, settings: Settings, step: int) -> Examples:
     """The examples of a step, as the feed of a run takes them."""
     epoch, place = divmod(step, settings.steps_per_epoch(experiment.dataset))
-    count = len(training_images(experiment, settings))
-    rows = epoch_indices(order_key(settings), epoch, num_examples=count, batch_size=settings.batch_size)
-    return tuple(rows[place].tolist())
+    return tuple(make_plan(experiment.dataset, settings)(epoch)[place].tolist())
 
 
 def take_apart(experiment: Experiment, settings: Settings, state: TrainState, batch: Examples) -> Iterator[Stage]:
@@ -77,7 +75,7 @@ def take_apart(experiment: Experiment, settings: Settings, state: TrainState, ba
       state: before the step.
       batch: its examples, from `batch_of`.
     """
-    images = jnp.asarray(training_images(experiment, settings)[np.asarray(batch)])
+    images = jnp.asarray(experiment.dataset.train.examples[np.asarray(batch)])
     scheduled = {name: jnp.asarray(schedule(state.step)) for name, schedule in experiment.schedules.items()}
     inputs = _Inputs(state.params, jax.random.fold_in(state.key, state.step), images, scheduled)
     # The same noise each time.

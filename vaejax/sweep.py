@@ -15,11 +15,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vaejax.checks import check_count
-from vaejax.data import epoch_indices
-from vaejax.evaluation import evaluate
+from vaejax.data import read_all
+from vaejax.evaluation import estimate
 from vaejax.experiment import Experiment, Settings
+from vaejax.feed import make_plan
 from vaejax.folder import CONFIG, RESULTS, open_folder, read_json, write_json
-from vaejax.outcome import example_figures, prepare_test_images, prepare_test_set
+from vaejax.outcome import evaluation_keys, map_numbered, stored_figures, white_of
 from vaejax.program import (
     Program,
     check_fit,
@@ -28,11 +29,9 @@ from vaejax.program import (
     initial_state,
     make_step,
     max_skipped,
-    order_key,
-    training_images,
 )
 from vaejax.run import describe, read_run
-from vaejax.settings import NotFinitePolicy
+from vaejax.settings import FeedChoice, NotFinitePolicy
 from vaejax.sweep_report import draw
 from vaejax.trainer import CHECKPOINTS, Callback, Trainer
 from vaejax.training import NotFinite, TrainState, data_mesh, has_failed, load_newest, resident
@@ -187,10 +186,15 @@ def _check_sweepable(settings: Any, build: Build, values: Values) -> None:
     """Raise where an experiment decides by the value of a setting what it computes."""
     if settings.training.not_finite is NotFinitePolicy.ROLL_BACK:
         raise ValueError("not_finite must be raise or skip in a sweep: its members cannot go back one by one")
-    for owner, names in ((settings.training, ("validation_size",)), (settings.running, ("stream", "shard_params"))):
-        for name in names:
-            if getattr(owner, name):
-                raise ValueError(f"{name} is not for a sweep: its members train to the end on examples on the device")
+    running = settings.running
+    streamed = running.feed is FeedChoice.STREAMED
+    refused = {
+        "validation_size": settings.training.validation_size,
+        "shard_params": running.shard_params,
+        "feed": streamed,
+    }
+    for name in (name for name, value in refused.items() if value):
+        raise ValueError(f"{name} is not for a sweep: its members train to the end on examples on the device")
     for name, each in values.items():
         try:
             # Traced for its own sake; an experiment is no array.
@@ -202,12 +206,11 @@ def _check_sweepable(settings: Any, build: Build, values: Values) -> None:
 
 def make_sweep_program(settings: Any, build: Build, experiment: Experiment, values: Values) -> Program:
     """The program of all members: states, batches and metrics have a leading axis `[M]`."""
-    images = training_images(experiment, settings)
-    size = {"num_examples": len(images), "batch_size": settings.batch_size}
+    images = read_all(experiment.dataset.train.examples)
 
     def plan(epoch: Array) -> Array:
-        order = lambda seed: epoch_indices(order_key(dataclasses.replace(settings, seed=seed)), epoch, **size)
-        return jax.vmap(order)(jnp.asarray(values["seed"]))
+        of_seed = lambda seed: make_plan(experiment.dataset, dataclasses.replace(settings, seed=seed))(epoch)
+        return jax.vmap(of_seed)(jnp.asarray(values["seed"]))
 
     def init() -> TrainState:
         return jax.vmap(partial(member_init, settings, build))(_traced(values))
@@ -252,11 +255,15 @@ def member_shardings(tree: Any, mesh: Mesh) -> Any:
 
 def measure_members(settings: Any, build: Build, values: Values, state: TrainState) -> list[dict[str, Any]]:
     """The values and the test figures of each member, on the same test data and noise."""
-    _, white, noise_key, _, _ = prepare_test_set(build(settings))
+    white = white_of(build(settings))
 
     def figures_of(values: Values, params: Any) -> Any:
         own = build(with_values(settings, values))
-        return evaluate(noise_key, prepare_test_images(own), partial(example_figures(own, white), params))
+        images = read_all(own.dataset.test.examples)
+        figures = map_numbered(
+            partial(stored_figures(own, white, evaluation_keys()), params), jnp.arange(len(images)), images
+        )
+        return {name: estimate(each) for name, each in figures.items()}
 
     # One after the other, so that what the figures need in memory does not grow with the members.
     measured = jax.jit(partial(jax.lax.map, lambda pair: figures_of(*pair)))((_traced(values), final_params(state)))

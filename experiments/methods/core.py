@@ -51,7 +51,7 @@ View = Callable[[Params, Extra, Array], Pair]
 
 
 def levels(examples: data.Split) -> Array:
-    return jnp.asarray(examples.images)
+    return jnp.asarray(examples.examples)
 
 
 def standard_prior(params: Params) -> Distribution:
@@ -181,7 +181,7 @@ def train(
     params_key, noise_key, order_key, extra_key = jax.random.split(jax.random.key(seed), 4)
     params = method.init(params_key)
     adam = optimizer(params)
-    size = {"num_examples": len(train_set.images), "batch_size": batch_size}
+    size = {"num_examples": len(train_set.examples), "batch_size": batch_size}
     epoch, plan = data.count_steps(**size), partial(data.epoch_indices, order_key, **size)
     step = training.make_stateful_train_step(method.loss, adam, max_skipped=0)
     feed = training.resident(step, method.examples(train_set), plan, steps_per_epoch=epoch)

@@ -112,7 +112,7 @@ def vae_gan() -> Method:
 
     def loss(params: Params, extra: Extra, key: Array, examples: data.Split) -> Any:
         terms_key, prior_key, fool_key = jax.random.split(key, 3)
-        x, frozen = scaled(examples.images), jax.lax.stop_gradient(params["discriminator"])
+        x, frozen = scaled(examples.examples), jax.lax.stop_gradient(params["discriminator"])
         encode, decode = partial(model.encode, params["model"]), partial(model.decode, params["model"])
         objective = recipes.vae_gan(features=partial(features, frozen), weight=0.1)
         of_model, _ = vaejax.negative_mean(objective(terms_key, x, encode, decode))

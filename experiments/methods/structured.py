@@ -177,8 +177,8 @@ def missing() -> Method:
     view = view_of(model)
 
     def examples(split: data.Split) -> data.Split:
-        seen = np.random.default_rng(0).random(split.images.shape) < 0.5
-        return split._replace(images=np.where(seen, split.images, UNKNOWN))
+        seen = np.random.default_rng(0).random(split.examples.shape) < 0.5
+        return split._replace(examples=np.where(seen, split.examples, UNKNOWN))
 
     def loss(params: Params, extra: Extra, key: Array, examples: data.Split) -> Any:
         observed = levels(examples) != UNKNOWN

@@ -27,12 +27,17 @@ def write_text(path, images, end="\n"):
 
 
 def check(dataset, labels):
-    """Train and test as they were written; the validation part is in neither."""
+    """The three parts as they were written, with labels where there are some."""
     assert (dataset.name, dataset.max_value, dataset.shape) == ("binarized_mnist", 1, (28, 28, 1))
-    for split, part in ((dataset.train, "train"), (dataset.test, "test")):
-        assert split.images.dtype == split.labels.dtype == np.uint8
-        np.testing.assert_array_equal(split.images, IMAGES[part].reshape(-1, 28, 28, 1))
-        np.testing.assert_array_equal(split.labels, labels[f"{part}_labels"])
+    assert dataset.meaning is data.Meaning.BINARY
+    for split, part in ((dataset.train, "train"), (dataset.validation, "valid"), (dataset.test, "test")):
+        assert split.examples.dtype == np.uint8
+        np.testing.assert_array_equal(split.examples, IMAGES[part].reshape(-1, 28, 28, 1))
+        if labels is None:
+            assert split.labels is None
+        else:
+            assert split.labels.dtype == np.uint8
+            np.testing.assert_array_equal(split.labels, labels[f"{part}_labels"])
 
 
 @pytest.mark.parametrize("folder", ["", "binarized_mnist"])
@@ -40,7 +45,7 @@ def check(dataset, labels):
 def test_packed_files_with_and_without_labels(tmp_path, folder, save):
     (tmp_path / folder).mkdir(exist_ok=True)
     save(tmp_path / folder / "binarized_mnist.npz", **IMAGES)
-    check(data.load_binarized_mnist(tmp_path), {name: np.zeros_like(each) for name, each in LABELS.items()})
+    check(data.load_binarized_mnist(tmp_path), None)
     save(tmp_path / folder / "binarized_mnist.npz", **IMAGES, **LABELS)
     check(data.load_binarized_mnist(str(tmp_path)), LABELS)
 
@@ -57,14 +62,21 @@ def test_text_files(tmp_path, folder, end):
     (tmp_path / folder).mkdir(exist_ok=True)
     for part, images in IMAGES.items():
         write_text(tmp_path / folder / f"binarized_mnist_{part}.amat", images, end)
-    check(data.load_binarized_mnist(tmp_path), {name: np.zeros_like(each) for name, each in LABELS.items()})
+    check(data.load_binarized_mnist(tmp_path), None)
+
+
+def test_text_files_of_any_name_and_place(tmp_path):
+    files = {part: tmp_path / f"{i}.txt" for i, part in enumerate(IMAGES)}
+    for part, path in files.items():
+        write_text(path, IMAGES[part])
+    check(binarized_mnist.read_binarized_text({part: str(path) for part, path in files.items()}), None)
 
 
 def test_it_says_which_files_it_looks_for(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"neither binarized_mnist.npz nor binarized_mnist_train.amat"):
         data.load_binarized_mnist(tmp_path)
     write_text(tmp_path / "binarized_mnist_train.amat", IMAGES["train"])
-    with pytest.raises(FileNotFoundError, match=r"binarized_mnist_test.amat is missing"):
+    with pytest.raises(FileNotFoundError, match=r"binarized_mnist_valid.amat is missing"):
         data.load_binarized_mnist(tmp_path)
 
 
@@ -77,12 +89,12 @@ def test_damaged_archives_are_named(tmp_path):
     middle[80] ^= 0xFF
     for content in (b"", b"hello", whole[: len(whole) // 2], whole[1000:], bytes(middle)):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"binarized_mnist.npz is damaged or has no array train"):
+        with pytest.raises(ValueError, match=r"binarized_mnist.npz(: train is damaged| must be an npz.*damaged)"):
             data.load_binarized_mnist(tmp_path)
     # A bare array under the name of an archive.
     with path.open("wb") as file:
         np.save(file, IMAGES["train"])
-    with pytest.raises(ValueError, match=r"binarized_mnist.npz is damaged or has no array train"):
+    with pytest.raises(ValueError, match=r"binarized_mnist.npz must be an npz archive; it is one bare array"):
         data.load_binarized_mnist(tmp_path)
 
 
@@ -100,23 +112,23 @@ def test_any_flipped_byte_is_harmless_or_named(tmp_path):
         except ValueError as error:
             refused += "binarized_mnist.npz" in str(error)
             continue
-        # It lies in the validation images, or in what the archive says of dates and the like.
+        # It lies in what the archive says of dates and the like.
         harmless += 1
-        np.testing.assert_array_equal(dataset.train.images.reshape(12, 784), IMAGES["train"])
+        check(dataset, None)
     assert refused + harmless == len(range(0, len(whole), 11))
     assert refused > 100
 
 
 def test_missing_and_pickled_arrays_are_named(tmp_path):
     path = tmp_path / "binarized_mnist.npz"
-    np.savez(path, train=IMAGES["train"])
-    with pytest.raises(ValueError, match=r"binarized_mnist.npz is damaged or has no array test"):
+    np.savez(path, train=IMAGES["train"], valid=IMAGES["valid"])
+    with pytest.raises(ValueError, match=r"binarized_mnist.npz has no array test; got train, valid"):
         data.load_binarized_mnist(tmp_path)
-    np.savez(path, train=IMAGES["train"].astype(object), test=IMAGES["test"])
-    with pytest.raises(ValueError, match=r"binarized_mnist.npz is damaged or has no array train: .*allow_pickle=False"):
+    np.savez(path, **IMAGES | {"train": IMAGES["train"].astype(object)})
+    with pytest.raises(ValueError, match=r"binarized_mnist.npz: train must hold numbers; got objects"):
         data.load_binarized_mnist(tmp_path)
     np.savez(path, **IMAGES, test_labels=LABELS["test_labels"].astype(object))
-    with pytest.raises(ValueError, match=r"binarized_mnist.npz is damaged.*allow_pickle=False"):
+    with pytest.raises(ValueError, match=r"binarized_mnist.npz: test_labels must hold numbers; got objects"):
         data.load_binarized_mnist(tmp_path)
 
 
@@ -129,13 +141,13 @@ def test_missing_and_pickled_arrays_are_named(tmp_path):
         ({"train": 2 * IMAGES["train"]}, "train must be 12 images of 784 pixels 0 or 1.*other values"),
         ({"test": 0.5 * IMAGES["test"]}, "test must be 5 images of 784 pixels 0 or 1.*other values"),
         ({"test": np.full((5, 784), np.nan)}, "test must be 5 images of 784 pixels 0 or 1.*other values"),
-        ({"test": IMAGES["test"] + 0j}, "test must be 5 images of 784 pixels 0 or 1.*other values"),
-        ({"test": IMAGES["test"].astype(str)}, "test must be 5 images of 784 pixels 0 or 1.*other values"),
-        ({"test": np.zeros((5, 784), [("a", "i4")])}, "test must be 5 images of 784 pixels 0 or 1.*other values"),
+        ({"test": IMAGES["test"] + 0j}, "test must be an array of numbers; got.*c16"),
+        ({"test": IMAGES["test"].astype(str)}, "test must be an array of numbers; got.*U3"),
+        ({"test": np.zeros((5, 784), [("a", "i4")])}, "test must be an array of numbers; got.*i4"),
         ({"train_labels": np.zeros(5)}, r"train_labels must be 12 digits from 0 to 9; got shape \(5,\)"),
         ({"train_labels": np.full(12, 10)}, "train_labels must be 12 digits from 0 to 9; got.*other values"),
         ({"test_labels": np.full(5, 0.5)}, "test_labels must be 5 digits from 0 to 9; got.*other values"),
-        ({"test_labels": np.array(list("abcde"))}, "test_labels must be 5 digits from 0 to 9; got.*other values"),
+        ({"test_labels": np.array(list("abcde"))}, "test_labels must be an array of numbers; got.*U1"),
     ],
 )
 def test_what_is_no_binarized_mnist_is_refused(tmp_path, arrays, found):
@@ -157,7 +169,8 @@ def test_what_is_no_binarized_mnist_is_refused(tmp_path, arrays, found):
 )
 def test_damaged_text_is_named(tmp_path, images, message):
     write_text(tmp_path / "binarized_mnist_train.amat", images)
-    write_text(tmp_path / "binarized_mnist_test.amat", IMAGES["test"])
+    for part in ("valid", "test"):
+        write_text(tmp_path / f"binarized_mnist_{part}.amat", IMAGES[part])
     with pytest.raises(ValueError, match=f"binarized_mnist_train.amat:? {message}"):
         data.load_binarized_mnist(tmp_path)
 
@@ -166,11 +179,11 @@ def test_damaged_text_is_named(tmp_path, images, message):
 @pytest.mark.skipif("VAEJAX_DATA" not in os.environ, reason="VAEJAX_DATA names no folder of data sets")
 def test_binarized_mnist_is_binarized_mnist():
     dataset = data.load_binarized_mnist(os.environ["VAEJAX_DATA"])
-    assert dataset.train.images.shape == (50_000, 28, 28, 1)
-    assert dataset.test.images.shape == (10_000, 28, 28, 1)
+    assert dataset.train.examples.shape == (50_000, 28, 28, 1)
+    assert dataset.validation.examples.shape == dataset.test.examples.shape == (10_000, 28, 28, 1)
     assert dataset.train.labels.shape == (50_000,)
-    assert set(np.unique(dataset.train.images)) == set(np.unique(dataset.test.images)) == {0, 1}
+    assert set(np.unique(dataset.train.examples)) == set(np.unique(dataset.test.examples)) == {0, 1}
     # The mean intensity of MNIST, of which these are draws; 28 corners' pixels are always black.
-    assert abs(dataset.train.images.mean() - 0.1307) < 1e-3
-    assert abs(dataset.test.images.mean() - 0.1325) < 1e-3
-    assert dataset.train.images[:, :2, :2].mean() < 1e-4
+    assert abs(dataset.train.examples.mean() - 0.1307) < 1e-3
+    assert abs(dataset.test.examples.mean() - 0.1325) < 1e-3
+    assert dataset.train.examples[:, :2, :2].mean() < 1e-4

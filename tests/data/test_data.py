@@ -1,8 +1,5 @@
 """Data sets, binarization and the order of the examples."""
 
-import gzip
-import itertools
-import os
 import subprocess
 import sys
 
@@ -20,10 +17,10 @@ from vaejax.data import digits
 
 def test_digits_are_the_known_ones():
     dataset = data.load_digits()
-    assert dataset.train.images.shape == (1437, 8, 8, 1)
-    assert dataset.test.images.shape == (360, 8, 8, 1)
-    assert dataset.train.images.dtype == np.uint8
-    assert (dataset.train.images.min(), dataset.train.images.max(), dataset.max_value) == (0, 16, 16)
+    assert dataset.train.examples.shape == (1437, 8, 8, 1)
+    assert dataset.test.examples.shape == (360, 8, 8, 1)
+    assert dataset.train.examples.dtype == np.uint8
+    assert (dataset.train.examples.min(), dataset.train.examples.max(), dataset.max_value) == (0, 16, 16)
     # The counts of the ten classes in the published test set.
     labels = np.concatenate([dataset.train.labels, dataset.test.labels])
     assert np.bincount(labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
@@ -36,7 +33,7 @@ def test_digits_are_those_of_scikit_learn():
 
     theirs = load_digits()
     ours = data.load_digits()
-    images = np.concatenate([ours.train.images, ours.test.images])
+    images = np.concatenate([ours.train.examples, ours.test.examples])
     order = np.random.RandomState(0).permutation(1797)
     np.testing.assert_array_equal(images[..., 0], theirs.images[order])
     np.testing.assert_array_equal(np.concatenate([ours.train.labels, ours.test.labels]), theirs.target[order])
@@ -55,70 +52,6 @@ def test_digits_without_scikit_learn_or_altered(monkeypatch):
     monkeypatch.setattr(digits, "SHA256", "0" * 64)
     with pytest.raises(ValueError, match="checksum differs"):
         data.load_digits()
-
-
-def idx_bytes(array):
-    header = b"\0\0\x08" + bytes([array.ndim]) + np.array(array.shape, ">u4").tobytes()
-    return header + array.astype(np.uint8).tobytes()
-
-
-def test_idx_round_trip(tmp_path):
-    array = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
-    (tmp_path / "plain").write_bytes(idx_bytes(array))
-    (tmp_path / "packed.gz").write_bytes(gzip.compress(idx_bytes(array)))
-    np.testing.assert_array_equal(data.read_idx(tmp_path / "plain"), array)
-    np.testing.assert_array_equal(data.read_idx(tmp_path / "packed.gz"), array)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "starts with nothing"),
-        (b"\x89PNG", "is no IDX file of unsigned bytes: it starts with 89504e47"),
-        (b"\0\0\x0d\x01\0\0\0\x01\0\0\0\0", "is no IDX file of unsigned bytes"),
-        (b"\0\0\x08\x02\0\0\0\x01", "damaged header"),
-        (b"\0\0\x08\x03" + b"\xff" * 12, "damaged header"),
-        (b"\0\0\x08\x01\0\0\0\x05abc", "must hold 5 bytes.*got 3"),
-        (b"\0\0\x08\x01\0\0\0\x02abc", "must hold 2 bytes.*got more"),
-    ],
-)
-def test_damaged_idx_files_are_named(tmp_path, content, message):
-    for name, packed in [("file", content), ("file.gz", gzip.compress(content))]:
-        (tmp_path / name).write_bytes(packed)
-        with pytest.raises(ValueError, match=rf"{name}.* {message}|{name} {message}"):
-            data.read_idx(tmp_path / name)
-
-
-def test_truncated_gzip_is_named(tmp_path):
-    packed = gzip.compress(idx_bytes(np.random.default_rng(0).integers(0, 255, (50, 28, 28))))
-    for name, content in [("cut.gz", packed[: len(packed) // 2]), ("none.gz", b""), ("text.gz", b"hello, no gzip")]:
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match=name):
-            data.read_idx(tmp_path / name)
-
-
-def test_mnist_needs_its_four_files_in_its_shapes(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"train-images-idx3-ubyte.*four IDX files"):
-        data.load_mnist(tmp_path)
-    for name, shape in [
-        ("train-images-idx3-ubyte", (5, 28, 28)),
-        ("train-labels-idx1-ubyte", (5,)),
-        ("t10k-images-idx3-ubyte", (5, 28, 28)),
-        ("t10k-labels-idx1-ubyte", (5,)),
-    ]:
-        (tmp_path / name).write_bytes(idx_bytes(np.zeros(shape)))
-    with pytest.raises(ValueError, match=r"must have shape \(60000, 28, 28\) to be MNIST; got \(5, 28, 28\)"):
-        data.load_mnist(tmp_path)
-
-
-@pytest.mark.data
-@pytest.mark.skipif("VAEJAX_DATA" not in os.environ, reason="VAEJAX_DATA names no folder of data sets")
-def test_mnist_is_mnist():
-    dataset = data.load_mnist(os.environ["VAEJAX_DATA"])
-    assert dataset.shape == (28, 28, 1)
-    assert np.bincount(dataset.train.labels).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
-    # The mean intensity that everybody's normalisation constants say.
-    assert abs(dataset.train.images.mean() / 255 - 0.1307) < 1e-4
 
 
 def test_binarization_draws_each_pixel_with_its_intensity(key):
@@ -166,22 +99,6 @@ def test_an_epoch_is_a_function_of_its_number_and_the_key():
     for epoch in (0, 7):
         np.testing.assert_array_equal(traced(epoch), rows_of(3, epoch, 20, 4))
     assert np.any(rows_of(3, 0, 20, 4) != rows_of(4, 0, 20, 4))
-
-
-@pytest.mark.parametrize("first", [0, 2, 3, 7])
-def test_batches_from_the_host_are_those_of_the_device(first):
-    """From any step on, in a tree of arrays, whole or in the shares of two hosts."""
-    examples = {"x": np.arange(20.0).reshape(10, 2), "label": np.arange(10)}
-    rows = np.concatenate([rows_of(3, epoch, 10, 2) for epoch in range(3)])[first : first + 7]
-    read = lambda **share: itertools.islice(
-        data.batches_from(jax.random.key(3), examples, first, batch_size=2, **share), 7
-    )
-    for row, whole, left, right in zip(rows, read(), read(share=(0, 2)), read(share=(1, 2)), strict=True):
-        np.testing.assert_array_equal(whole["label"], row)
-        np.testing.assert_array_equal(whole["x"], examples["x"][row])
-        chex.assert_trees_all_equal(whole, jax.tree.map(lambda *parts: np.concatenate(parts), left, right))
-    with pytest.raises(ValueError, match="batch_size must be a multiple of the 3 hosts; got 2"):
-        next(data.batches_from(jax.random.key(3), examples, first, batch_size=2, share=(0, 3)))
 
 
 @pytest.mark.parametrize(

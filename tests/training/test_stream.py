@@ -19,6 +19,7 @@ from vaejax import data, training
 
 EXAMPLES = np.random.default_rng(0).normal(size=(22, 3)).astype(np.float32)
 KEY, BATCH, EPOCH, STEPS = jax.random.key(2), 4, 5, 17
+PLAN = partial(data.epoch_indices, KEY, num_examples=len(EXAMPLES), batch_size=BATCH)
 OPTIMIZER = optax.adam(1e-2)
 
 
@@ -32,12 +33,11 @@ STEP = training.make_train_step(loss_fn, OPTIMIZER, max_skipped=0)
 
 
 def source(first_step, examples=EXAMPLES):
-    return data.batches_from(jax.random.clone(KEY), examples, first_step, batch_size=BATCH)
+    return data.batches_from(PLAN, examples, first_step)
 
 
 def resident(examples=EXAMPLES):
-    plan = partial(data.epoch_indices, KEY, num_examples=len(EXAMPLES), batch_size=BATCH)
-    return training.resident(STEP, examples, plan, steps_per_epoch=EPOCH)
+    return training.resident(STEP, examples, PLAN, steps_per_epoch=EPOCH)
 
 
 def run(feed, **options):

@@ -1,7 +1,7 @@
 """Which examples a step sees, as a pure function of a key and the step."""
 
-from collections.abc import Iterator
-from functools import partial
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -45,38 +45,71 @@ def count_steps(num_examples: int, batch_size: int) -> int:
     return num_examples // batch_size
 
 
+# The number of an epoch, which may be traced, to the examples of each of its steps: [steps_per_epoch, batch_size].
+Plan = Callable[[Any], Array]
+# More steps than any run has.
+ENDLESS = 2**40
+
+
 def batches_from(
-    key: Array, examples: Any, first_step: int, *, batch_size: int, share: tuple[int, int] = (0, 1)
+    plan: Plan,
+    examples: Any,
+    first_step: int,
+    *,
+    share: tuple[int, int] = (0, 1),
+    num_threads: int = 8,
+    prefetch: int = 16,
 ) -> Iterator[Any]:
-    """The batches of a run from one of its steps on, without end, read from the host: those of `epoch_indices`.
+    """The batches of a run from one of its steps on, without end, read on the host by several threads.
+
+    A batch is a function of the number of its step, so the place to go on from after a stop is that number, and the
+    batches are those that the same plan takes from examples on the device.
 
     Args:
-      key: that of `epoch_indices`.
-      examples: a pytree of arrays `[N, ...]`, which may be memory-mapped: only the rows of a batch are read.
+      plan: such as `partial(epoch_indices, key, num_examples=N, batch_size=B)`.
+      examples: a pytree of arrays `[N, ...]`, which may be memory-mapped, or `Lazy`: only the rows of a batch are read.
       first_step: counted from 0 over the whole run.
-      batch_size: examples per step, of all hosts together.
-      share: (index, count) of this host: it yields the index-th of count equal parts of each batch.
+      share: (index, count) of this host: it reads the index-th of count equal parts of each batch.
+      num_threads: that read and decode.
+      prefetch: batches to read ahead.
 
     Raises:
       ValueError: a count of hosts that does not divide the batch.
 
     >>> import jax, numpy as np
-    >>> batches = batches_from(jax.random.key(0), np.arange(6), 1, batch_size=3, share=(1, 3))
-    >>> next(batches).shape
+    >>> from functools import partial
+    >>> plan = partial(epoch_indices, jax.random.key(0), num_examples=6, batch_size=3)
+    >>> next(batches_from(plan, np.arange(6), 1, share=(1, 3))).shape
     (1,)
     """
-    index, count = share
-    if batch_size % count:
-        raise ValueError(f"batch_size must be a multiple of the {count} hosts; got {batch_size}")
-    (num_examples,) = {len(leaf) for leaf in jax.tree.leaves(examples)}
-    rows_of = jax.jit(partial(epoch_indices, key, num_examples=num_examples, batch_size=batch_size))
-    part = slice(index * (batch_size // count), (index + 1) * (batch_size // count))
-    epoch, step = divmod(first_step, count_steps(num_examples, batch_size))
-    while True:
-        for row in np.asarray(rows_of(epoch))[step:]:
-            yield jax.tree.map(partial(_take, indices=row[part]), examples)
-        epoch, step = epoch + 1, 0
+    import grain  # slow to import, and needed here alone  # noqa: PLC0415
+
+    check_count("num_threads", num_threads)
+    check_count("prefetch", prefetch)
+    check_count("first_step", first_step, minimum=0)
+    batches = grain.MapDataset.source(_Batches(plan, examples, share))[first_step:]
+    reading = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=max(num_threads, prefetch))
+    return iter(batches.to_iter_dataset(reading))
 
 
-def _take(array: Any, indices: np.ndarray) -> Any:
-    return array[indices]
+class _Batches:
+    """The batches of a run by the number of their step."""
+
+    def __init__(self, plan: Plan, examples: Any, share: tuple[int, int]):
+        self.steps_per_epoch, batch_size = jax.eval_shape(plan, 0).shape
+        index, count = share
+        if batch_size % count:
+            raise ValueError(f"batch_size must be a multiple of the {count} hosts; got {batch_size}")
+        self.part = slice(index * (batch_size // count), (index + 1) * (batch_size // count))
+        self.examples = examples
+        compiled = jax.jit(plan)
+        # Threads may be in two epochs at once.
+        self.rows_of = functools.lru_cache(2)(lambda epoch: np.asarray(compiled(epoch)))
+
+    def __len__(self) -> int:
+        return ENDLESS
+
+    def __getitem__(self, step: int) -> Any:
+        epoch, place = divmod(step, self.steps_per_epoch)
+        rows = self.rows_of(epoch)[place][self.part]
+        return jax.tree.map(lambda array: array[rows], self.examples)

@@ -1,24 +1,22 @@
 """The static binarization of MNIST, on which most published likelihoods are stated."""
 
 import os
-import zipfile
-import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from vaejax.data.dataset import Dataset, Split
+from vaejax.data.dataset import Dataset, Meaning, Split
+from vaejax.data.files import npz_keys, read_npz
 
 # How many images each part has.
 COUNTS = {"train": 50_000, "valid": 10_000, "test": 10_000}
-# What numpy and zipfile raise over damaged bytes, or over an array in place of an archive (TypeError).
-DAMAGE = (ValueError, TypeError, KeyError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def load_binarized_mnist(folder: str | os.PathLike[str]) -> Dataset:
-    """MNIST as Larochelle binarized it once and for all: 50,000 training and 10,000 test images of 0 and 1.
+    """MNIST as Larochelle binarized it once and for all: 50,000 images of 0 and 1, 10,000 to validate, 10,000 to test.
 
-    The validation part is left out of both. The published files have no labels; where there are none, labels are 0.
+    The published files have no labels.
 
     Args:
       folder: holds the published files `binarized_mnist_train.amat`, `..._valid.amat` and `..._test.amat`, or one
@@ -35,28 +33,35 @@ def load_binarized_mnist(folder: str | os.PathLike[str]) -> Dataset:
     for parent in (Path(folder), Path(folder) / "binarized_mnist"):
         packed = parent / "binarized_mnist.npz"
         if packed.is_file():
-            return _dataset(*(_read_packed(packed, part) for part in ("train", "test")))
+            return _dataset(packed, {part: _read_packed(packed, part) for part in COUNTS})
         if (parent / "binarized_mnist_train.amat").is_file():
-            return _dataset(*(_read_text(parent / f"binarized_mnist_{part}.amat", part) for part in ("train", "test")))
+            return read_binarized_text({part: parent / f"binarized_mnist_{part}.amat" for part in COUNTS})
     raise FileNotFoundError(
         f"{folder} holds neither binarized_mnist.npz nor binarized_mnist_train.amat "
         f"(nor does a folder binarized_mnist in it)"
     )
 
 
-def _dataset(train: Split, test: Split) -> Dataset:
-    return Dataset("binarized_mnist", train, test, max_value=1)
+def read_binarized_text(files: Mapping[str, str | os.PathLike[str]]) -> Dataset:
+    """The static binarization of MNIST from the files `train`, `valid` and `test` as they were published.
+
+    Raises:
+      FileNotFoundError: one of them is missing.
+      ValueError: one of them is damaged or holds something else.
+    """
+    parts = {part: _read_text(Path(files[part]), part) for part in COUNTS}
+    return _dataset(Path(files["train"]).parent, parts)
+
+
+def _dataset(path: Path, parts: dict[str, Split]) -> Dataset:
+    train, validation, test = (parts[part] for part in ("train", "valid", "test"))
+    return Dataset("binarized_mnist", train, test, 1, meaning=Meaning.BINARY, validation=validation, origin=str(path))
 
 
 def _read_packed(path: Path, part: str) -> Split:
-    try:
-        # Without pickles an array can hold nothing but numbers. numpy leaves a file open that it finds damaged.
-        with path.open("rb") as file, np.load(file) as arrays:
-            images = arrays[part]
-            labels = arrays.get(f"{part}_labels")
-    except DAMAGE as error:
-        raise ValueError(f"{path} is damaged or has no array {part}: {error}") from error
-    return _checked(path, part, images, labels)
+    labels = f"{part}_labels"
+    arrays = read_npz(path, [part, labels] if labels in npz_keys(path) else [part])
+    return _checked(path, part, arrays[part], arrays.get(labels))
 
 
 def _read_text(path: Path, part: str) -> Split:
@@ -76,15 +81,19 @@ def _checked(path: Path, part: str, images: np.ndarray, labels: np.ndarray | Non
             f"{path}: {part} must be {count} images of 784 pixels 0 or 1; "
             f"got shape {images.shape}{' with other values' if images.shape == (count, 784) else ''}"
         )
-    labels = np.zeros(count, np.uint8) if labels is None else labels
+    images = images.astype(np.uint8).reshape(count, 28, 28, 1)
+    if labels is None:
+        return Split(images)
     if labels.shape != (count,) or not _holds(labels, 10):
         raise ValueError(
             f"{path}: {part}_labels must be {count} digits from 0 to 9; "
             f"got shape {labels.shape}{' with other values' if labels.shape == (count,) else ''}"
         )
-    return Split(images.astype(np.uint8).reshape(count, 28, 28, 1), labels.astype(np.uint8))
+    return Split(images, labels.astype(np.uint8))
 
 
 def _holds(array: np.ndarray, levels: int) -> bool:
-    """Whether all values are numbers among 0, ..., `levels - 1`."""
-    return array.dtype.kind in "buif" and bool(np.isin(array, np.arange(levels)).all())
+    """Whether all values are among 0, ..., `levels - 1`."""
+    if array.dtype.kind in "bu":
+        return bool(array.max(initial=0) < levels)
+    return bool(np.isin(array, np.arange(levels)).all())

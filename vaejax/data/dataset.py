@@ -1,72 +1,132 @@
-"""What a data set is, and the ways from its bytes to what a likelihood is about."""
+"""What a data set is: examples, what their numbers mean, and the splits that papers use."""
 
+import enum
 import hashlib
-import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from vaejax.checks import check_key, check_support
-from vaejax.types import Array, ArrayLike, Shape
+from vaejax.data.lazy import Lazy
+from vaejax.types import Shape
+
+# Bytes that are hashed at once, so that what is mapped from a file need not fit in memory.
+HASHED_AT_ONCE = 2**26
+
+
+class Meaning(enum.StrEnum):
+    """What the numbers of a data set say, which decides about the likelihoods that fit."""
+
+    BINARY = "binary"  # 0 and 1
+    INTENSITY = "intensity"  # grey or colour, from 0 to max_value
+    COUNTS = "counts"  # 0, 1, 2, ...; max_value is the largest that occurs
+    REAL = "real"  # any finite number; max_value is the largest magnitude that occurs
+
+
+# An array, which may be mapped from a file, or what is indexed like one.
+Examples = np.ndarray | Lazy
 
 
 class Split(NamedTuple):
-    """Images and their labels, in memory."""
+    """Examples with what is known of each."""
 
-    images: np.ndarray  # [N, H, W, C] uint8
-    labels: np.ndarray  # [N] uint8
+    examples: Examples  # [N, *E]; images are [N, H, W, C]
+    labels: np.ndarray | None = None  # [N] integers from 0
+    factors: np.ndarray | None = None  # [N, F] integers from 0: the value of each factor it was made of
 
 
 class Dataset(NamedTuple):
-    """Images as they are stored, with what their numbers mean."""
+    """Examples as they are stored, with what their numbers mean."""
 
     name: str
     train: Split
     test: Split
-    max_value: int  # the intensity of white: images hold 0 to max_value
+    max_value: float  # of images the intensity of white
+    meaning: Meaning = Meaning.INTENSITY
+    validation: Split | None = None
+    label_names: tuple[str, ...] = ()
+    factor_names: tuple[str, ...] = ()
+    origin: str = ""  # where it was read from, for a person
 
     @property
     def shape(self) -> Shape:
-        """Height, width and channels of one image."""
-        return self.train.images.shape[1:]
+        """The shape of one example: of images height, width and channels."""
+        return self.train.examples.shape[1:]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """How the numbers are stored."""
+        return self.train.examples.dtype
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The splits that there are, by name."""
+        all_of_them = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: split for name, split in all_of_them.items() if split is not None}
 
     @property
     def sha256(self) -> str:
-        """Checksum of all images and labels, so that a figure can name the data behind it."""
+        """Checksum of all that is known of all examples, so that a figure can name the data behind it."""
         digest = hashlib.sha256()
-        for array in (*self.train, *self.test):
-            digest.update(array.tobytes())
+        for name, split in self.splits.items():
+            for field, array in zip(Split._fields, split, strict=True):
+                if array is not None:
+                    digest.update(f"{name} {field} {array.dtype.str} {array.shape}\n".encode())
+                    _hash(digest, array)
         return digest.hexdigest()
 
 
-def to_unit(images: ArrayLike, max_value: int) -> Array:
-    """Intensities as floats in [0, 1]: grey data, for Normal and continuous Bernoulli likelihoods."""
-    return jnp.asarray(images, jnp.float32) / max_value
+def _hash(digest: Any, array: Examples) -> None:
+    if isinstance(array, Lazy):
+        digest.update(array.fingerprint.encode())
+        return
+    step = max(1, HASHED_AT_ONCE // max(1, array[:1].nbytes))
+    for start in range(0, len(array), step):
+        digest.update(np.ascontiguousarray(array[start : start + step]).tobytes())
 
 
-def binarize(key: Array, images: ArrayLike, max_value: int) -> Array:
-    """Draw each pixel as 0 or 1 with its intensity as the probability, afresh for each key.
+def hold_out(dataset: Dataset, count: int) -> Dataset:
+    """The data set with its last `count` training examples as validation split.
 
-    `x ~ Bernoulli(image / max_value)`: data for a Bernoulli likelihood. A key per step gives dynamic
-    binarization, one fixed key a test set that stays the same.
+    The splits of papers: of 60,000 digits, 10,000 leave the usual 50,000, and 400 the 59,600 of Burda et al. 2015.
 
     Raises:
-      TypeError: a key that is no typed key.
-      ValueError: a concrete intensity that is NaN or outside 0 to `max_value`.
+      ValueError: a data set that has a validation split, or too few training examples.
 
-    Source: Salakhutdinov and Murray 2008; drawn afresh at each use, Burda et al. 2015.
-
-    >>> import jax, jax.numpy as jnp
-    >>> binarize(jax.random.key(0), jnp.array([0, 255, 0, 255], jnp.uint8), 255).tolist()
-    [0.0, 1.0, 0.0, 1.0]
+    >>> import numpy as np
+    >>> train = Split(np.arange(6).reshape(6, 1))
+    >>> whole = Dataset("six", train, train, 5, Meaning.COUNTS)
+    >>> {name: len(split.examples) for name, split in hold_out(whole, 2).splits.items()}
+    {'train': 4, 'validation': 2, 'test': 6}
     """
-    check_key(key)
-    in_range = f"intensities from 0 to max_value={max_value}"
-    check_support("binarize: images", images, lambda value: (value >= 0) & (value <= max_value), in_range)
-    # One axis for the pixels of an image: elementwise loops over small axes are slow on a CPU.
-    shape = jnp.shape(images)
-    intensity = to_unit(jnp.reshape(images, (*shape[:1], math.prod(shape[1:]))), max_value)
-    # A uniform draw is in [0, 1), so black is never 1 and white always is.
-    return (jax.random.uniform(key, intensity.shape) < intensity).astype(jnp.float32).reshape(shape)
+    if dataset.validation is not None:
+        raise ValueError(f"the data set {dataset.name} has a validation split of its own")
+    total = len(dataset.train.examples)
+    if not 0 < count < total:
+        raise ValueError(f"held out must be from 1 to {total - 1} of the {total} training examples; got {count}")
+    return dataset._replace(
+        train=slice_split(dataset.train, 0, total - count), validation=slice_split(dataset.train, total - count, total)
+    )
+
+
+def map_splits(function: Callable[[Split], Split], dataset: Dataset) -> Dataset:
+    """The data set with each of its splits replaced."""
+    validation = dataset.validation and function(dataset.validation)
+    return dataset._replace(train=function(dataset.train), validation=validation, test=function(dataset.test))
+
+
+def slice_split(split: Split, start: int, stop: int) -> Split:
+    """The examples of a split from `start` to `stop`; those that are lazy stay so."""
+    slices = [None if array is None else _slice(array, start, stop) for array in split]
+    return Split(*slices)  # type: ignore[arg-type]
+
+
+def _slice(array: Any, start: int, stop: int) -> Any:
+    if not isinstance(array, Lazy):
+        return array[start:stop]
+    return Lazy(
+        lambda rows: array.read(rows + start),
+        (stop - start, *array.shape[1:]),
+        array.dtype,
+        f"{array.fingerprint}[{start}:{stop}]",
+    )

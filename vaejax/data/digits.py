@@ -32,7 +32,14 @@ def load_digits() -> Dataset:
     # The generator behind RandomState is frozen: this permutation is the same in every NumPy.
     order = np.random.RandomState(0).permutation(len(images))
     train, test = order[:-TEST_SIZE], order[-TEST_SIZE:]
-    return Dataset("digits", Split(images[train], labels[train]), Split(images[test], labels[test]), max_value=16)
+    return Dataset(
+        "digits",
+        Split(images[train], labels[train]),
+        Split(images[test], labels[test]),
+        max_value=16,
+        label_names=tuple("0123456789"),
+        origin="a file of scikit-learn",
+    )
 
 
 def _read_file() -> bytes:

@@ -1,10 +1,13 @@
-"""The IDX format, and MNIST in its four original files."""
+"""The IDX format, and the data sets that are published in four such files."""
 
 import gzip
+import hashlib
 import math
 import os
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,6 +22,42 @@ FILES = {
     "train_labels": "train-labels-idx1-ubyte",
     "test_images": "t10k-images-idx3-ubyte",
     "test_labels": "t10k-labels-idx1-ubyte",
+}
+
+
+class KnownSet(NamedTuple):
+    """A data set that is published as these four files."""
+
+    url: str
+    label_names: tuple[str, ...]
+    sha256: tuple[str, ...] = ()  # of the files in the order of FILES, not gzipped; empty where not known
+
+
+KNOWN = {
+    "mnist": KnownSet(
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
+        tuple("0123456789"),
+        (
+            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        ),
+    ),
+    "fashion_mnist": KnownSet(
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),
+        (
+            "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+            "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+        ),
+    ),
+    "kmnist": KnownSet(
+        "http://codh.rois.ac.jp/kmnist/dataset/kmnist/",
+        ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+    ),
 }
 
 
@@ -54,36 +93,76 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 
-def load_mnist(folder: str | os.PathLike[str]) -> Dataset:
-    """MNIST from its four IDX files, gzipped or not: 60,000 train and 10,000 test images of 28x28.
+def load_idx(folder: str | os.PathLike[str], name: str = "idx") -> Dataset:
+    """Images and labels in four IDX files with the names of MNIST's, gzipped or not.
 
     Args:
-      folder: where the files are, or a folder that holds them in a folder `mnist`.
+      folder: where the files are, or a folder that holds them in a folder of that name.
+      name: of the data set; `mnist`, `fashion_mnist` and `kmnist` must have 60,000 and 10,000 images of 28x28, and the
+        first two the published checksums.
 
-    Source: LeCun, Cortes and Burges, The MNIST database of handwritten digits.
+    Source: LeCun, Cortes and Burges, The MNIST database of handwritten digits; Xiao et al. 2017, Fashion-MNIST;
+    Clanuwat et al. 2018, Deep Learning for Classical Japanese Literature (Kuzushiji-MNIST).
 
     Raises:
       FileNotFoundError: a file is missing.
-      ValueError: a file is damaged, or its shape is not MNIST's.
+      ValueError: a file is damaged, or is not what its name says.
     """
     root = Path(folder)
-    root = root / "mnist" if (root / "mnist").is_dir() else root
-    arrays = {name: read_idx(_find(root, file)) for name, file in FILES.items()}
-    for split, count in [("train", 60_000), ("test", 10_000)]:
-        _check_shape(root, FILES[f"{split}_images"], arrays[f"{split}_images"], (count, 28, 28))
-        _check_shape(root, FILES[f"{split}_labels"], arrays[f"{split}_labels"], (count,))
-    train = Split(arrays["train_images"][..., None], arrays["train_labels"])
-    test = Split(arrays["test_images"][..., None], arrays["test_labels"])
-    return Dataset("mnist", train, test, max_value=255)
+    root = root / name if (root / name).is_dir() else root
+    return read_idx_set({part: _find(root, file) for part, file in FILES.items()}, name)
+
+
+def has_idx_files(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder has one of the four files, so that the others are expected there too."""
+    return any((Path(folder) / f"{file}{end}").is_file() for file in FILES.values() for end in ("", ".gz"))
+
+
+def read_idx_set(paths: Mapping[str, Path], name: str) -> Dataset:
+    """The data set in files by the names of their parts, as `FILES` has them."""
+    arrays = {part: read_idx(paths[part]) for part in FILES}
+    known = KNOWN.get(name)
+    if known:
+        for part, expected in zip(FILES, known.sha256, strict=bool(known.sha256)):
+            if _checksum(arrays[part]) != expected:
+                raise ValueError(
+                    f"{paths[part]} is not the published file of {name}: its checksum differs (get it again; a set of "
+                    "your own is read by the path of its folder)"
+                )
+    train, test = (_split(paths, arrays, split, known, count) for split, count in COUNTS.items())
+    names = known.label_names if known else ()
+    return Dataset(name, train, test, max_value=255, label_names=names, origin=str(paths["train_images"].parent))
+
+
+# Of the published sets.
+COUNTS = {"train": 60_000, "test": 10_000}
+
+
+def _split(
+    paths: Mapping[str, Path], arrays: Mapping[str, np.ndarray], split: str, known: KnownSet | None, count: int
+) -> Split:
+    images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
+    path = paths[f"{split}_images"]
+    if images.ndim != 3 or not len(images) or images[0].size == 0:
+        raise ValueError(f"{path} must hold images [N, H, W], at least one; got shape {images.shape}")
+    if known and images.shape != (count, 28, 28):
+        raise ValueError(f"{path} must have shape {(count, 28, 28)}; got {images.shape}")
+    if labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"{paths[f'{split}_labels']} must hold a label of each of the {len(images)} images of "
+            f"{path.name}; got shape {labels.shape}"
+        )
+    return Split(images[..., None], labels)
+
+
+def _checksum(array: np.ndarray) -> str:
+    """The sha256 of an array as an IDX file."""
+    header = bytes([0, 0, UNSIGNED_BYTE, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    return hashlib.sha256(header + array.tobytes()).hexdigest()
 
 
 def _find(root: Path, file: str) -> Path:
     for path in (root / f"{file}.gz", root / file):
         if path.is_file():
             return path
-    raise FileNotFoundError(f"{root / file}[.gz] is missing: MNIST needs its four IDX files in one folder")
-
-
-def _check_shape(root: Path, file: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
-    if array.shape != shape:
-        raise ValueError(f"{root / file} must have shape {shape} to be MNIST; got {array.shape}")
+    raise FileNotFoundError(f"{root / file}[.gz] is missing: the four IDX files must be in one folder")

@@ -121,10 +121,11 @@ def evaluate(
     check_count("number of examples", count)
     keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(jnp.arange(count))
     values = jax.lax.map(lambda pair: objective(*pair), (keys, x), batch_size=min(batch_size, count))
-    return {name: _estimate(each) for name, each in values.items()}
+    return {name: estimate(each) for name, each in values.items()}
 
 
-def _estimate(values: Array) -> Estimate:
+def estimate(values: Array) -> Estimate:
+    """The mean of a figure `[N]` over examples, with its standard error."""
     count = len(values)
     # The spread of a single example is unknown, which NaN says.
     deviation = jnp.std(values, ddof=1) if count > 1 else jnp.full((), jnp.nan)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -37,15 +38,48 @@ def draw_images(axes: Axes, images: ArrayLike, columns: int, white: float = 1.0,
     axes.set_title(title, fontsize=10)
 
 
-def draw_latents(axes: Axes, means: ArrayLike, labels: ArrayLike, title: str = "") -> None:
-    """Scatter two-dimensional posterior means `[N, 2]`, coloured by label, into `axes`."""
-    means, labels = np.asarray(means), np.asarray(labels)
-    points = axes.scatter(means[:, 0], means[:, 1], c=labels, cmap="tab10", vmin=-0.5, vmax=9.5, s=6, linewidths=0)
-    axes.figure.colorbar(points, ax=axes, ticks=range(10), label="digit")
+def draw_latents(
+    axes: Axes, means: ArrayLike, labels: ArrayLike | None, title: str = "", names: Sequence[str] = ()
+) -> None:
+    """Scatter two-dimensional posterior means `[N, 2]`, coloured by label where there are any, into `axes`."""
+    means = np.asarray(means)
+    if labels is None:
+        axes.scatter(means[:, 0], means[:, 1], s=6, linewidths=0)
+    else:
+        labels = np.asarray(labels)
+        count = max(len(names), int(labels.max()) + 1)
+        colours = colormaps["tab10" if count <= 10 else "turbo"].resampled(count)
+        points = axes.scatter(
+            means[:, 0], means[:, 1], c=labels, cmap=colours, vmin=-0.5, vmax=count - 0.5, s=6, linewidths=0
+        )
+        ticks = range(count) if count <= 20 else None
+        bar = axes.figure.colorbar(points, ax=axes, ticks=ticks, label="" if names else "label")
+        if names and ticks is not None:
+            bar.set_ticklabels(names)
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_xlabel("$z_1$")
     axes.set_ylabel("$z_2$")
     axes.set_title(title, fontsize=10)
+
+
+def contact_sheet(rows: Mapping[str, ArrayLike], white: float = 1.0, title: str = "") -> Figure:
+    """Rows of images `[N, H, W, C]` of one size by what they have in common."""
+    images = {name: np.asarray(each) for name, each in rows.items()}
+    columns = max(len(each) for each in images.values())
+    height, width = next(iter(images.values())).shape[1:3]
+    # Rows are filled up with nothing, so that each begins at the left.
+    filled = [np.pad(each, ((0, columns - len(each)), *[(0, 0)] * 3), constant_values=0) for each in images.values()]
+    sheet = np.concatenate(filled).astype(np.float32)
+    empty = np.concatenate([np.arange(columns) >= len(each) for each in images.values()])
+    sheet[empty] = np.nan
+    # Wide enough for the gaps to be seen.
+    across = min(16.0, max(8.0, columns * (width + 1) / 100))
+    figure = _figure(across, across * len(images) * height / (columns * width) + 0.6)
+    axes = figure.subplots()
+    draw_images(axes, sheet, columns, white, title)
+    axes.set_yticks([row * (height + 1) + height / 2 for row in range(len(images))], list(images), fontsize=8)
+    axes.tick_params(length=0)
+    return figure
 
 
 def reconstructions(x: ArrayLike, means: ArrayLike, white: float = 1.0) -> Figure:
@@ -144,10 +178,10 @@ def manifold(images: ArrayLike, columns: int, white: float = 1.0) -> Figure:
     return figure
 
 
-def latents(means: ArrayLike, labels: ArrayLike) -> Figure:
-    """Two-dimensional posterior means of the test set, coloured by label."""
+def latents(means: ArrayLike, labels: ArrayLike | None, names: Sequence[str] = ()) -> Figure:
+    """Two-dimensional posterior means of the test set, coloured by label where there are any."""
     figure = _figure(6.0, 5.2)
-    draw_latents(figure.subplots(), means, labels, "posterior means of the test set")
+    draw_latents(figure.subplots(), means, labels, "posterior means of the test set", names)
     return figure
 
 

@@ -1,0 +1,128 @@
+"""What is measured of a test set does not depend on how it is cut, and its x are the same for every run."""
+
+from functools import partial
+from pathlib import Path
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vaejax import data, outcome
+from vaejax.experiment import load_experiment
+from vaejax.settings import Training
+
+tiny = load_experiment(str(Path(__file__).with_name("tiny.py")))
+N = 103
+IMAGES = np.random.default_rng(0).integers(0, 17, (N, 4, 4, 1)).astype(np.uint8)
+
+
+def experiment_of(images=IMAGES, **changes):
+    """The tiny experiment on grey images, binarized afresh whenever they are used."""
+    split = data.Split(images)
+    dataset = data.Dataset("grey", split, split, 16)
+    prepare = partial(data.binarize, max_value=16)
+    return tiny.build(tiny.Settings())._replace(dataset=dataset, prepare=prepare, **changes)
+
+
+def figures_of(experiment, examples):
+    params = experiment.model.init(jax.random.key(0))
+    each = outcome.stored_figures(experiment, outcome.white_of(experiment), outcome.evaluation_keys())
+    return outcome.map_examples(each)(params, examples)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return figures_of(experiment_of(), IMAGES)
+
+
+def lazy(images):
+    return data.Lazy(lambda rows: images[rows], images.shape, images.dtype, "images")
+
+
+@pytest.mark.parametrize("kind", [np.asarray, lazy], ids=["array", "lazy"])
+@pytest.mark.parametrize("at_once", [1, 7, 10, 103, 200])
+def test_the_figures_of_103_examples_whatever_is_measured_at_once(monkeypatch, whole, at_once, kind):
+    monkeypatch.setattr(outcome, "MEASURED_AT_ONCE", at_once * 16)
+    found = figures_of(experiment_of(), kind(IMAGES))
+    assert {name: each.shape for name, each in found.items()} == dict.fromkeys(whole, (N,))
+    chex.assert_trees_all_close(found, whole, rtol=1e-5)
+
+
+def test_all_parts_are_one_program(monkeypatch):
+    monkeypatch.setattr(outcome, "MEASURED_AT_ONCE", 10 * 16)
+    traces = []
+
+    def prepare(key, images):
+        traces.append(images.shape)
+        return data.binarize(key, images, 16)
+
+    experiment = experiment_of()._replace(prepare=prepare)
+    outcome.white_of(experiment)
+    before = len(traces)
+    figures_of(experiment, IMAGES)
+    assert len(traces) - before <= 3  # white again, and the two branches of a map with a ragged end
+
+
+def test_an_example_has_the_same_x_and_noise_in_a_smaller_test_set(whole):
+    first = figures_of(experiment_of(IMAGES[:31]), IMAGES[:31])
+    chex.assert_trees_all_close(first, {name: each[:31] for name, each in whole.items()}, rtol=1e-5)
+    # As it would not have, were its noise that of its neighbour.
+    second = figures_of(experiment_of(IMAGES[1:]), IMAGES[1:])
+    assert not np.allclose(second["negative_elbo"], whole["negative_elbo"][1:])
+
+
+def test_examples_that_are_alike_are_binarized_differently():
+    same = np.full((50, 4, 4, 1), 8, np.uint8)
+    experiment, keys = experiment_of(same), outcome.evaluation_keys()
+    x = jax.vmap(partial(outcome.prepare_example, experiment, keys))(jnp.arange(50), jnp.asarray(same))
+    assert len({each.tobytes() for each in np.asarray(x)}) == 50
+    assert abs(np.mean(x) - 0.5) < 5 * 0.5 / np.sqrt(50 * 16)
+
+
+def test_examples_that_are_alike_are_measured_with_noise_of_their_own():
+    same = np.full((50, 4, 4, 1), 8, np.uint8)
+    experiment = experiment_of(same)._replace(prepare=lambda key, images: data.to_unit(images, 16))
+    experiment = experiment._replace(report=noisy_report)
+    assert len(set(figures_of(experiment, same)["negative_elbo"].tolist())) == 50
+
+
+def noisy_report(params, key, x):
+    terms = tiny.build(tiny.Settings()).objective(params, jax.random.clone(key), jnp.round(x))
+    return terms._replace(log_likelihood=jax.random.normal(key, terms.log_likelihood.shape))
+
+
+def test_white_is_that_of_the_data_and_not_of_the_brightest_example():
+    to_unit = lambda key, images: data.to_unit(images, 16)
+    assert outcome.white_of(experiment_of(np.minimum(IMAGES, 3))._replace(prepare=to_unit)) == 1.0
+    assert outcome.white_of(experiment_of()._replace(prepare=lambda key, images: jnp.asarray(images))) == 16.0
+
+
+def test_means_and_figures_are_of_the_same_x(whole):
+    experiment = experiment_of()
+    params = experiment.model.init(jax.random.key(0))
+    means = outcome.encode_means(experiment, params)
+    assert means.shape == (N, 3)
+    keys = outcome.evaluation_keys()
+    x = jax.vmap(partial(outcome.prepare_example, experiment, keys))(jnp.arange(N), jnp.asarray(IMAGES))
+    errors = np.sum((x - experiment.model.decode(params, jnp.asarray(means)).mean) ** 2, axis=(1, 2, 3))
+    np.testing.assert_allclose(errors, whole["squared_error"], rtol=1e-4)
+
+
+def test_a_validation_split_of_its_own_is_used_and_training_keeps_its_examples():
+    own = data.Split(np.concatenate([IMAGES, IMAGES])[::-1][:120])
+    plain = experiment_of()
+    given = plain._replace(dataset=plain.dataset._replace(validation=own))
+    settings = tiny.Settings(training=Training(validation_size=20))
+    assert settings.num_training(plain.dataset) == N - 20
+    assert settings.num_training(given.dataset) == N
+    held_out = plain._replace(dataset=data.hold_out(plain.dataset, 20))
+    params = plain.model.init(jax.random.key(0))
+    figures = [outcome.make_validation(each, settings)(params) for each in (plain, given, held_out)]
+    # The last 20 of the training examples, whoever holds them out; and 20 others.
+    assert figures[0] == figures[2] != figures[1]
+    assert next(iter(figures[0])) == "validation_negative_elbo"
+    too_many = tiny.Settings(training=Training(validation_size=121))
+    with pytest.raises(ValueError, match="validation_size must be at most the 120 validation examples; got 121"):
+        too_many.num_training(given.dataset)

@@ -1,0 +1,102 @@
+"""What the numbers of a data set say, found out from their values or checked against them."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vaejax.checks import check_array, check_positive
+from vaejax.data.dataset import Meaning
+
+
+class Values(NamedTuple):
+    """What decides of many numbers."""
+
+    low: float
+    high: float
+    whole: bool  # no fractions
+
+    @property
+    def binary(self) -> bool:
+        """Whether they are 0 and 1."""
+        return self.whole and self.low >= 0 and self.high <= 1
+
+
+def merge_values(parts: Sequence[Values]) -> Values:
+    """The values of all parts together."""
+    low, high = min(each.low for each in parts), max(each.high for each in parts)
+    return Values(low, high, all(each.whole for each in parts))
+
+
+def values_of(part: str, start: int, chunk: np.ndarray) -> Values:
+    """The values of the examples of a split from number `start` on.
+
+    Raises:
+      ValueError: one that is not finite.
+    """
+    if chunk.dtype.kind != "f":
+        return Values(chunk.min().item(), chunk.max().item(), True)
+    finite = np.isfinite(chunk).reshape(len(chunk), -1).all(axis=1)
+    if not finite.all():
+        first = int(np.argmin(finite))
+        found = "NaN" if np.isnan(chunk[first]).any() else "infinity"
+        raise ValueError(f"{part} must be finite in float32; got {found} in example {start + first}")
+    return Values(chunk.min().item(), chunk.max().item(), bool((chunk == np.floor(chunk)).all()))
+
+
+def settle_meaning(
+    values: Values, dtype: np.dtype[Any], meaning: Meaning | None, max_value: float | None
+) -> tuple[Meaning, float]:
+    """What numbers say and how large they get: found out where it is None, checked where it is given.
+
+    Raises:
+      TypeError: a meaning that is no `Meaning`, a `max_value` that is no number.
+      ValueError: values that do not fit, a `max_value` that is not positive, or none where it cannot be found out.
+    """
+    max_value = None if max_value is None else _checked_max_value(max_value)
+    if meaning is None:
+        meaning = _infer(values, dtype, max_value)
+    if not isinstance(meaning, Meaning):
+        raise TypeError(f"meaning must be a vaejax.data.Meaning; got {type(meaning).__name__} {meaning!r}")
+    limit = _default_limit(values, dtype, meaning) if max_value is None else max_value
+    fits, expected = {
+        Meaning.BINARY: (values.binary and limit == 1, "0 and 1"),
+        Meaning.INTENSITY: (values.low >= 0 and values.high <= limit, f"from 0 to max_value={limit}"),
+        Meaning.COUNTS: (values.whole and values.low >= 0 and values.high <= limit, f"whole, from 0 to {limit}"),
+        Meaning.REAL: (max(-values.low, values.high) <= limit, f"from {-limit} to {limit}"),
+    }[meaning]
+    if not fits:
+        kind = "whole numbers" if values.whole else "numbers"
+        raise ValueError(f"{meaning.name} values must be {expected}; got {kind} from {values.low} to {values.high}")
+    return meaning, limit
+
+
+def _checked_max_value(max_value: Any) -> float:
+    check_array("max_value", max_value)
+    if np.ndim(max_value) or not np.isfinite(max_value):
+        raise ValueError(f"max_value must be one finite number; got {max_value}")
+    check_positive("max_value", max_value)
+    return np.asarray(max_value).item()
+
+
+def _infer(values: Values, dtype: np.dtype[Any], max_value: float | None) -> Meaning:
+    if values.binary and max_value in (None, 1):
+        return Meaning.BINARY
+    if values.low < 0:
+        return Meaning.REAL
+    if max_value is not None or dtype == np.uint8 or (dtype.kind == "f" and values.high <= 1):
+        return Meaning.INTENSITY
+    return Meaning.REAL if dtype.kind == "f" else Meaning.COUNTS
+
+
+def _default_limit(values: Values, dtype: np.dtype[Any], meaning: Meaning) -> float:
+    # A limit of 0 would be divided by.
+    if meaning is Meaning.COUNTS:
+        return values.high or 1
+    if meaning is Meaning.REAL:
+        return max(-values.low, values.high) or 1
+    if meaning is Meaning.BINARY or (dtype.kind == "f" and values.high <= 1):
+        return 1
+    if dtype == np.uint8:
+        return 255
+    raise ValueError(f"max_value must say the intensity of white; got None, and {dtype} values up to {values.high}")
