@@ -27,6 +27,8 @@ wheels_gpu = ,cuda$(shell driver=$$(nvidia-smi --query-gpu=driver_version --form
   [ "$${driver%%.*}" -ge 580 ] 2>/dev/null && echo 13 || echo 12)
 wheels_tpu := ,tpu
 
+DATASET ?= mnist
+
 # Where there are no ARGS; a variable, since make splits what stands in a function at its commas.
 sweep_default := --seeds 4 --over beta=0.5,1,2,4
 
@@ -42,7 +44,7 @@ install = if command -v uv >/dev/null; \
 
 # Two goals at once would install into one environment at once.
 .NOTPARALLEL:
-.PHONY: help train sweep hosts test test-slow check bench figures methods constraints clean device-$(ACCEL)
+.PHONY: help train sweep hosts test test-slow prepare test-prepare check bench feeds figures methods constraints clean device-$(ACCEL)
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -65,6 +67,15 @@ test: $(venv)/.test ## run the tests
 test-slow: $(venv)/.test ## run the tests that take minutes
 	VAEJAX_TEST_OPTIMIZED=1 $(run)/python -m pytest -m slow $(PYTEST_ARGS)
 
+# TensorFlow has an environment of its own: nothing else needs it.
+prepare: ## prepare DATASET (mnist) of tensorflow-datasets, which takes TensorFlow; reading it does not
+	@$(MAKE) --no-print-directory venv=.venv/prepare .venv/prepare/.train .venv/prepare/.prepare
+	@JAX_PLATFORMS=cpu .venv/prepare/bin/vaejax data tfds:$(DATASET) $(ARGS)
+
+test-prepare: ## run the tests that take TensorFlow
+	@$(MAKE) --no-print-directory venv=.venv/prepare .venv/prepare/.test .venv/prepare/.prepare
+	JAX_PLATFORMS=cpu .venv/prepare/bin/python -m pytest -m slow tests/data/test_tfds_builders.py $(PYTEST_ARGS)
+
 check: $(venv)/.check ## format, lint, types
 	$(venv)/bin/ruff format --check .
 	$(venv)/bin/ruff check .
@@ -72,6 +83,9 @@ check: $(venv)/.check ## format, lint, types
 
 bench: $(venv)/.train ## an epoch of the MNIST VAE against a bare JAX loop
 	@$(run)/python experiments/benchmarks/mnist_epoch.py $(ARGS)
+
+feeds: $(venv)/.train ## examples streamed from the host against examples on the device
+	@$(run)/python experiments/benchmarks/feeds.py $(ARGS)
 
 figures: $(venv)/.train ## draw the picture of the README again
 	@$(run)/python experiments/ae_beside_vae.py

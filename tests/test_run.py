@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import jax
 import numpy as np
 import pytest
 import rich.console
+from PIL import Image
 
 import vaejax
 from vaejax import cli, experiment, outcome, program, progress, run, training
@@ -46,7 +48,20 @@ def mnist_folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def few_images(tmp_path_factory):
+    """300 small images in colour, of two classes."""
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for number in range(300):
+        path = folder / ("light" if number % 2 else "dark") / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256 if number % 2 else 99, (7, 9, 3), np.uint8)).save(path)
+    return folder
+
+
 PICTURES = {
+    "image_vae": {"reconstructions.png", "samples.png", "curves.png"},
     "digits_vae": {"reconstructions.png", "samples.png", "curves.png"},
     "digits_ae": {"reconstructions.png", "curves.png"},
     "digits_vae_2d": {"reconstructions.png", "samples.png", "curves.png", "latents.png", "manifold.png"},
@@ -74,9 +89,12 @@ SLOW = set(LARGE)
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in PICTURES]
 )
-def test_every_experiment_runs_and_writes_its_folder(name, tmp_path, mnist_folder, capsys):
+def test_every_experiment_runs_and_writes_its_folder(name, tmp_path, mnist_folder, few_images, capsys):
     folder = tmp_path / "run"
-    extra = ["--folder", str(mnist_folder), "--batch-size", "5000", *LARGE[name]] if name in LARGE else []
+    # What is called mnist must be MNIST; a set of one's own is named by its path.
+    where = "--dataset" if name == "mnist_vae" else "--folder"
+    extra = [where, str(mnist_folder), "--batch-size", "5000", *LARGE[name]] if name in LARGE else []
+    extra += ["--epochs", "1", "--dataset", str(few_images)] if name == "image_vae" else []
     assert cli.main(["train", name, *QUICK, *extra, "--output", str(folder)]) == 0
     out, err = capsys.readouterr()
     assert {p.name for p in folder.glob("*.png")} == PICTURES[name]
@@ -156,17 +174,26 @@ BAD = {
     "a batch larger than the data": (
         ["digits_vae", "--batch-size", "5000"], "batch_size must be at most the 1437 examples there are; got 5000"
     ),
-    "no folder": (["mnist_vae"], "mnist_vae needs the folder of the IDX files: --folder FOLDER or VAEJAX_DATA"),
-    "a folder without the files": (["mnist_vae", "--folder", "tests"], "tests/train-images-idx3-ubyte.*is missing"),
+    "no folder": (["mnist_vae"], "mnist needs train-images-idx3-ubyte.gz and 3 more, in none of .*downloads, and https"),
+    "a folder without the files": (["mnist_vae", "--folder", "tests"], "in none of tests/mnist, .* put it into one of"),
+    "an unknown data set": (["mnist_vae", "--dataset", "mnits"], "unknown data set mnits: perhaps .*mnist"),
+    "colours for a Bernoulli": (
+        ["mnist_vae", "--dataset", "experiments/pictures"], "all images must be alike; .* give size=.height, width."
+    ),
+    "counts for a VAE of images": (["image_vae", "--dataset", "none.npz"], "there is no file or folder none.npz"),
 }  # fmt: skip
+
+
+def no_network(*_, **__):
+    raise OSError("the network is unreachable")
 
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_line_and_leaves_nothing(case, tmp_path, capsys, monkeypatch):
     words, message = BAD[case]
     monkeypatch.delenv("VAEJAX_DATA", raising=False)
-    if words[0].startswith("mnist") and "--folder" not in words:
-        words = [*words, "--folder", ""]
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
     output = [] if words[0] in ("digits_va", "__init__.py", "tests/conftest.py") else ["--output", str(tmp_path / "x")]
     assert cli.main(["train", *words, *output]) == 2
     out, err = capsys.readouterr()

@@ -77,7 +77,7 @@ def example(row, kind):
 
 
 KINDS = ["grey", "colour", "binary", "stored_bits", "mixed", "factors", "hidden", "matrix", "numbers", "two", "text"]
-KINDS += ["depth", "odd", "no_test", "manual", "by_hand"]
+KINDS += ["depth", "odd", "no_test", "manual", "by_hand", "packed", "packed_too"]
 
 
 class VaejaxTestPictures(tfds.core.GeneratorBasedBuilder):
@@ -101,6 +101,11 @@ class VaejaxTestPictures(tfds.core.GeneratorBasedBuilder):
             assert dl_manager.download(URL).read_bytes() == FILE
         if kind == "by_hand":
             assert (dl_manager.manual_dir / "needed.bin").read_bytes() == FILE
+        if kind.startswith("packed"):
+            # Unpacking as such takes TensorFlow; where it happens does not.
+            hooks[kind] = dl_manager._extract_dir
+            assert not list(hooks[kind].iterdir())
+            (hooks[kind] / "GZIP.part.gz").write_bytes(kind.encode())
         splits = {"train": range(40), "test": range(40, 50)}
         return {name: self._generate_examples(splits[name]) for name in (["train"] if kind == "no_test" else splits)}
 
@@ -420,6 +425,15 @@ def test_two_that_prepare_at_once_both_get_it(shared, tmp_path):
     )
     assert len(load("grey", tmp_path).train.examples) == 40
     assert not list((tmp_path / "vaejax_test_pictures" / "grey").glob("incomplete*"))
+
+
+def test_files_of_one_name_are_unpacked_anew_for_each_set(tmp_path):
+    """As those of MNIST and Fashion-MNIST; what is left of the first would pass for the second."""
+    for kind in ("packed", "packed_too"):
+        load(kind, tmp_path)
+    assert hooks["packed"] != hooks["packed_too"]
+    assert not any(folder.exists() for folder in hooks.values())
+    assert {path.name for path in tmp_path.iterdir()} - {"downloads"} == {"vaejax_test_pictures", "cache"}
 
 
 @pytest.mark.parametrize("place", ["needed.bin", "vaejax_test_pictures/needed.bin"])

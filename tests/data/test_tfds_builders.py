@@ -55,15 +55,21 @@ def by_bytes(images, labels):
     return sorted(row.tobytes() for row in rows)
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """One folder for both sets, whose files have the same names."""
+    return tmp_path_factory.mktemp("shared")
+
+
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
-def test_prepared_from_the_published_files_it_is_those_files(tmp_path, monkeypatch, capfd, name):
+def test_prepared_from_the_published_files_it_is_those_files(shared, tmp_path, monkeypatch, capfd, name):
     monkeypatch.setenv("VAEJAX_CACHE", str(tmp_path / "cache"))
     source = Path(os.environ["VAEJAX_DATA"]) / name
-    (tmp_path / "data" / name).mkdir(parents=True)
+    (shared / "data" / name).mkdir(parents=True)
     for file in source.iterdir():
-        (tmp_path / "data" / name / file.name).symlink_to(file)
+        (shared / "data" / name / file.name).symlink_to(file)
     start = time.perf_counter()
-    dataset = load_tfds(name, tmp_path / "data", cache=False)
+    dataset = load_tfds(name, shared / "data", cache=False)
     prepared = time.perf_counter() - start
     out, err = capfd.readouterr()
     assert out == ""
@@ -74,6 +80,7 @@ def test_prepared_from_the_published_files_it_is_those_files(tmp_path, monkeypat
         labels = idx.read_idx(source / f"{prefix}-labels-idx1-ubyte.gz")
         assert by_bytes(split.examples, split.labels) == by_bytes(images, labels)
     print(f"{name} prepared and read in {prepared:.1f} s")
+    assert {path.name for path in (shared / "data").iterdir()} <= {"mnist", "fashion_mnist", "downloads"}
     # Read from the records, then from the cache.
     for _ in range(2):
-        assert read_elsewhere(name, tmp_path / "data") == dataset.sha256
+        assert read_elsewhere(name, shared / "data") == dataset.sha256

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import re
 import sys
+import tempfile
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,8 +143,16 @@ def _prepare(name: str, builder: Any, root: Path) -> None:
     manual = next(iter(here), None) or next((path for path in folders[1:] if path.is_dir()), None)
     print(f"preparing tfds:{name} once, in {builder.data_dir}", file=sys.stderr)
     try:
-        with quiet(), _stderr_closed(), _without_gpu(), _network_checked(f"tfds:{name}", folders):
-            config = import_tfds().download.DownloadConfig(manual_dir=manual, try_download_gcs=False)
+        with (
+            quiet(),
+            _stderr_closed(),
+            _without_gpu(),
+            _network_checked(f"tfds:{name}", folders),
+            _new_folder(root) as unpacked,
+        ):
+            config = import_tfds().download.DownloadConfig(
+                manual_dir=manual, extract_dir=unpacked, try_download_gcs=False
+            )
             builder.download_and_prepare(download_config=config, file_format=FORMAT)
     except LostFileError:
         raise
@@ -168,8 +177,19 @@ def _needs(name: str, error: Exception | None) -> ModuleNotFoundError:
     if error is not None and "tensorflow" not in str(error):
         return ModuleNotFoundError(f"tfds:{name} needs a package that is not installed: {one_line(error)}")
     return ModuleNotFoundError(
-        f'preparing tfds:{name} needs TensorFlow once: pip install "vaejax[prepare]" (reading it later does not)'
+        f'preparing tfds:{name} needs TensorFlow once: pip install "vaejax[prepare]" (reading it later does not; in a '
+        f"checkout, make prepare DATASET={name} has an environment of its own for that)"
     )
+
+
+def _new_folder(root: Path) -> contextlib.AbstractContextManager[str]:
+    """A folder to unpack files in, gone afterwards.
+
+    In one for all data sets tensorflow-datasets takes a file that has been unpacked before by its name alone, so the
+    images of MNIST for those of Fashion-MNIST.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryDirectory(prefix=".unpacked-", dir=root, ignore_cleanup_errors=True)
 
 
 @contextlib.contextmanager
