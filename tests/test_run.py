@@ -94,7 +94,7 @@ def test_every_experiment_runs_and_writes_its_folder(name, tmp_path, mnist_folde
     # What is called mnist must be MNIST; a set of one's own is named by its path.
     where = "--dataset" if name == "mnist_vae" else "--folder"
     extra = [where, str(mnist_folder), "--batch-size", "5000", *LARGE[name]] if name in LARGE else []
-    extra += ["--epochs", "1", "--dataset", str(few_images)] if name == "image_vae" else []
+    extra += ["--dataset", str(few_images)] if name == "image_vae" else []
     assert cli.main(["train", name, *QUICK, *extra, "--output", str(folder)]) == 0
     out, err = capsys.readouterr()
     assert {p.name for p in folder.glob("*.png")} == PICTURES[name]
@@ -174,11 +174,11 @@ BAD = {
     "a batch larger than the data": (
         ["digits_vae", "--batch-size", "5000"], "batch_size must be at most the 1437 examples there are; got 5000"
     ),
-    "no folder": (["mnist_vae"], "mnist needs train-images-idx3-ubyte.gz and 3 more, in none of .*downloads, and https"),
+    "no folder": (["mnist_vae"], "mnist needs t10k-images-idx3-ubyte.gz and 3 more, in none of .*downloads, and https"),
     "a folder without the files": (["mnist_vae", "--folder", "tests"], "in none of tests/mnist, .* put it into one of"),
     "an unknown data set": (["mnist_vae", "--dataset", "mnits"], "unknown data set mnits: perhaps .*mnist"),
     "colours for a Bernoulli": (
-        ["mnist_vae", "--dataset", "experiments/pictures"], "all images must be alike; .* give size=.height, width."
+        ["mnist_vae", "--dataset", "experiments/pictures"], "all images must be alike; .*give size=.height, width."
     ),
     "counts for a VAE of images": (["image_vae", "--dataset", "none.npz"], "there is no file or folder none.npz"),
 }  # fmt: skip
