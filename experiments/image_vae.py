@@ -1,7 +1,8 @@
 """A variational autoencoder on images of any set; by default coloured sprites, 64x64x3.
 
-Shows: that data and likelihood go together: binary images get a Bernoulli, intensities the discretized logistic, whose
-  nats are those of stored levels. Any set that `vaejax data` knows, and folders of images, train so.
+Shows: that data and likelihood go together: binary images get a Bernoulli, stored levels the discretized logistic,
+  whose nats are those of levels, and numbers from 0 to 1 the continuous Bernoulli. Any set of images that `vaejax data`
+  knows trains so.
 Command: make train EXPERIMENT=image_vae
   or ARGS="--dataset FOLDER --size 64", ARGS="--dataset cifar10", ARGS="--dataset sprites"; with
   ARGS="--channels 32 64 128" convolutions, which on a CPU are still very slow.
@@ -31,6 +32,8 @@ class Settings(experiment.VaeSettings):
     """Where its files are; by default the environment variable VAEJAX_DATA."""
     size: int | None = None
     """Pixels of a side to which images of a folder or of tensorflow-datasets are resized; as they are where None."""
+    crop: int | None = None
+    """Before that, a centred square of so many pixels is cut out of them."""
     epochs: int = 10
     """Passes over the training data."""
     latent_size: int = 16
@@ -44,7 +47,7 @@ class Settings(experiment.VaeSettings):
 def build(settings: Settings) -> experiment.Experiment:
     """Images as they are stored, a perceptron or convolutions, and the evidence lower bound."""
     size = None if settings.size is None else (settings.size, settings.size)
-    dataset = data.load(settings.dataset, settings.folder, size=size)
+    dataset = data.load(settings.dataset, settings.folder, size=size, crop=settings.crop)
     likelihood = likelihood_of(dataset)
     if settings.channels:
         net = partial(nets.conv, channels=settings.channels)
@@ -68,9 +71,12 @@ def build(settings: Settings) -> experiment.Experiment:
 
 
 def likelihood_of(dataset: data.Dataset) -> nets.Head:
+    whole = jnp.issubdtype(dataset.dtype, jnp.integer)
     match dataset.meaning:
         case data.Meaning.BINARY:
             return nets.heads.bernoulli()
-        case data.Meaning.INTENSITY if jnp.issubdtype(dataset.dtype, jnp.integer):
+        case data.Meaning.INTENSITY if whole:
             return nets.likelihoods.discretized_logistic(int(dataset.max_value) + 1)
-    raise ValueError(f"{dataset.name} must hold binary images or stored intensities; got {dataset.meaning}")
+        case data.Meaning.INTENSITY if dataset.max_value == 1:
+            return nets.heads.continuous_bernoulli()
+    raise ValueError(f"{dataset.name} must hold images of levels, or of 0 to 1; got {dataset.meaning}, {dataset.dtype}")

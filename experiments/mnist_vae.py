@@ -38,6 +38,10 @@ class Settings(experiment.VaeSettings):
 def build(settings: Settings) -> experiment.Experiment:
     """MNIST with dynamic binarization, a perceptron, and the evidence lower bound."""
     dataset = data.load(settings.dataset, settings.folder)
+    if dataset.meaning not in (data.Meaning.BINARY, data.Meaning.INTENSITY):
+        raise ValueError(
+            f"{dataset.name} must hold binary images or intensities to be binarized; got {dataset.meaning}"
+        )
     model = nets.mlp(dataset.shape, settings.latent_size, hidden_sizes=settings.hidden_sizes)
     model = experiment.adapt(model, settings)
 

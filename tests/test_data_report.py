@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from vaejax import cli, data
+from vaejax import cli, data, data_report
 from vaejax.data_report import contact_sheet, describe
 
 
@@ -98,7 +98,9 @@ def test_without_labels_or_with_very_many_it_is_some_of_all(labels):
     np.testing.assert_allclose(sheet[7:13, 5:9], images[17] / 255, atol=1e-6)
 
 
-def test_a_lazy_set_is_not_read_whole():
+def test_a_lazy_set_is_not_read_whole(monkeypatch):
+    monkeypatch.setattr(data_report, "NUMBERS_READ", 2**14)
+    monkeypatch.setattr(data_report, "NUMBERS_AT_ONCE", 2**12)
     asked = []
 
     def read(rows):
@@ -107,8 +109,9 @@ def test_a_lazy_set_is_not_read_whole():
 
     split = data.Split(data.Lazy(read, (2**20, 4, 4, 1), np.dtype(np.uint8), "zeros"))
     text = describe(data.Dataset("zeros", split, split, 255, data.Meaning.INTENSITY))
-    assert "1,048,576 examples, 16.0 MiB read when asked for; the first 4,096 from 0 to 0" in text
-    assert sum(asked) == 2 * 4096
+    assert "1,048,576 examples, 16.0 MiB read when asked for; the first 1,024 from 0 to 0" in text
+    assert sum(asked) == 2 * 1024
+    assert max(asked) <= 256
 
 
 def test_numbers_that_are_no_images():
@@ -117,3 +120,45 @@ def test_numbers_that_are_no_images():
     assert describe(counts).startswith("arrays: 2 int32, counts up to 39\n")
     real = data.from_arrays(-np.arange(40, dtype=np.float32).reshape(20, 2))
     assert "2 float32, real numbers up to 39 in magnitude" in describe(real)
+
+
+def test_factors_without_names_and_without_a_middle(tmp_path):
+    """Of each factor there is a row, be it of a single image."""
+    images = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 1)).astype(np.uint8)
+    factors = np.array([[0, 0], [0, 2], [2, 0], [2, 2], [0, 0], [2, 2]])
+    split = data.Split(images, None, factors)
+    dataset = data.from_arrays(split, data.Split(images, None, factors), meaning=data.Meaning.INTENSITY)
+    assert rows(contact_sheet(dataset)) == ["factor 0", "factor 1"]
+    assert "factors    factor 0 3, factor 1 3" in describe(dataset)
+
+
+def test_large_images_are_shown_by_some_of_their_pixels():
+    images = np.zeros((20, 300, 500, 3), np.uint8)
+    figure = contact_sheet(data.from_arrays(images, meaning=data.Meaning.INTENSITY))
+    assert figure.axes[0].images[0].get_array().shape[:2] == (2 * 76 - 1, 16 * 126 - 1)
+
+
+def test_labels_of_one_name_are_rows_of_their_own():
+    images = np.zeros((20, 4, 4, 1), np.uint8)
+    split = data.Split(images, np.arange(20) % 2)
+    dataset = data.from_arrays(split, meaning=data.Meaning.INTENSITY, label_names=("same", "same"))
+    assert rows(contact_sheet(dataset)) == ["same", "same"]
+
+
+def test_a_folder_may_be_called_as_a_command_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("data", "train", "replay"):
+        np.savez(f"{name}.npz", train=np.zeros((20, 3), np.float32) - 1)
+        assert cli.main(["data", "./" + name]) == 2
+        assert f"there is no file or folder {name}" in capsys.readouterr().err
+        assert cli.main(["data", name]) == 2
+        assert f"unknown data set {name}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["--output", "sheet"], "output must end in .png"), (["--max-value", "3"], "max_value is not for")],
+)
+def test_bad_options_are_named_before_anything_is_read(words, message, capsys):
+    assert cli.main(["data", "digits", *words]) == 2
+    assert message in capsys.readouterr().err

@@ -28,7 +28,7 @@ def experiment_of(images=IMAGES, **changes):
 
 def figures_of(experiment, examples):
     params = experiment.model.init(jax.random.key(0))
-    each = outcome.stored_figures(experiment, outcome.white_of(experiment), outcome.evaluation_keys())
+    each = outcome.stored_figures(experiment, outcome.shades_of(experiment).spread, outcome.evaluation_keys())
     return outcome.map_examples(each)(params, examples)
 
 
@@ -59,10 +59,13 @@ def test_all_parts_are_one_program(monkeypatch):
         return data.binarize(key, images, 16)
 
     experiment = experiment_of()._replace(prepare=prepare)
-    outcome.white_of(experiment)
+    outcome.shades_of(experiment)
     before = len(traces)
     figures_of(experiment, IMAGES)
-    assert len(traces) - before <= 3  # white again, and the two branches of a map with a ragged end
+    of_many_parts = len(traces) - before
+    monkeypatch.setattr(outcome, "MEASURED_AT_ONCE", 2**20)
+    figures_of(experiment, IMAGES)
+    assert of_many_parts == len(traces) - before - of_many_parts
 
 
 def test_an_example_has_the_same_x_and_noise_in_a_smaller_test_set(whole):
@@ -88,15 +91,51 @@ def test_examples_that_are_alike_are_measured_with_noise_of_their_own():
     assert len(set(figures_of(experiment, same)["negative_elbo"].tolist())) == 50
 
 
+def test_noise_and_preparation_have_streams_of_their_own_and_validation_has_others():
+    """What is drawn for x says nothing of what is drawn for the figures."""
+    draw = lambda key, x: jax.random.normal(key, jnp.shape(x)[:1])
+    report = lambda params, key, x: noisy_report(params, jax.random.clone(key), x)._replace(
+        log_likelihood=draw(jax.random.clone(key), x), kl=jnp.mean(x, axis=(1, 2, 3))
+    )
+    prepare = lambda key, images: jnp.broadcast_to(draw(key, images)[:, None, None, None], images.shape)
+    experiment = experiment_of()._replace(prepare=prepare, report=report)
+    params = experiment.model.init(jax.random.key(0))
+    each = [
+        outcome.map_examples(outcome.stored_figures(experiment, 1.0, outcome.evaluation_keys(seed)))(
+            params, IMAGES[:40]
+        )
+        for seed in (outcome.EVALUATION_SEED, outcome.VALIDATION_SEED)
+    ]
+    drawn = [array for figures in each for array in (-figures["reconstruction"], figures["kl"])]
+    assert np.abs(np.corrcoef(drawn) - np.eye(4)).max() < 5 / np.sqrt(40)
+
+
 def noisy_report(params, key, x):
     terms = tiny.build(tiny.Settings()).objective(params, jax.random.clone(key), jnp.round(x))
     return terms._replace(log_likelihood=jax.random.normal(key, terms.log_likelihood.shape))
 
 
-def test_white_is_that_of_the_data_and_not_of_the_brightest_example():
-    to_unit = lambda key, images: data.to_unit(images, 16)
-    assert outcome.white_of(experiment_of(np.minimum(IMAGES, 3))._replace(prepare=to_unit)) == 1.0
-    assert outcome.white_of(experiment_of()._replace(prepare=lambda key, images: jnp.asarray(images))) == 16.0
+@pytest.mark.parametrize(
+    ("prepare", "expected"),
+    [
+        (lambda key, images: data.to_unit(images, 16), (0, 1, 1)),
+        (lambda key, images: jnp.asarray(images), (0, 16, 16)),
+        (lambda key, images: 1 - data.to_unit(images, 16), (0, 1, 1)),
+        (lambda key, images: 2 * data.to_unit(images, 16) - 1, (-1, 1, 2)),
+        (lambda key, images: data.to_unit(images, 16) - 1, (-1, 0, 1)),
+        (partial(data.binarize, max_value=16), (0, 1, 1)),
+        (lambda key, images: images / jnp.std(jnp.asarray(images, jnp.float32)), (0, 1, 1)),
+    ],
+    ids=["unit", "levels", "inverse", "symmetric", "negative", "binary", "standardized"],
+)
+def test_shades_are_those_of_the_data_and_not_of_the_brightest_example(prepare, expected):
+    assert outcome.shades_of(experiment_of(np.minimum(IMAGES, 3))._replace(prepare=prepare)) == expected
+
+
+def test_real_numbers_have_shades_on_both_sides_of_0():
+    experiment = experiment_of()._replace(prepare=lambda key, x: jnp.asarray(x))
+    real = data.from_arrays(IMAGES.astype(np.float32) - 6)
+    assert outcome.shades_of(experiment._replace(dataset=real)) == (-10, 10, 10)
 
 
 def test_means_and_figures_are_of_the_same_x(whole):
@@ -118,10 +157,11 @@ def test_a_validation_split_of_its_own_is_used_and_training_keeps_its_examples()
     assert settings.num_training(plain.dataset) == N - 20
     assert settings.num_training(given.dataset) == N
     held_out = plain._replace(dataset=data.hold_out(plain.dataset, 20))
+    first = given._replace(dataset=plain.dataset._replace(validation=data.Split(own.examples[:20])))
     params = plain.model.init(jax.random.key(0))
-    figures = [outcome.make_validation(each, settings)(params) for each in (plain, given, held_out)]
+    figures = [outcome.make_validation(each, settings)(params) for each in (plain, given, held_out, first)]
     # The last 20 of the training examples, whoever holds them out; and 20 others.
-    assert figures[0] == figures[2] != figures[1]
+    assert figures[0] == figures[2] != figures[1] == figures[3]
     assert next(iter(figures[0])) == "validation_negative_elbo"
     too_many = tiny.Settings(training=Training(validation_size=121))
     with pytest.raises(ValueError, match="validation_size must be at most the 120 validation examples; got 121"):

@@ -31,7 +31,7 @@ from vaejax.training import Interrupted, Report, is_first_host, join_cluster
 USAGE = """usage: vaejax train EXPERIMENT [settings]
        vaejax sweep EXPERIMENT [--seeds N] [--over SETTING=VALUE,VALUE,...] ... [settings]
        vaejax replay RUN [--step N]
-       vaejax data NAME [--folder FOLDER] [--size N] [--crop N] [--output FILE]
+       vaejax data NAME [--folder FOLDER] [--size N] [--crop N] [--max-value N] [--output FILE]
        vaejax train EXPERIMENT --help     the settings of an experiment
        vaejax --version
 
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0; 1 for what failed on the way; 2 for what was asked wrongly; 128 and the number of a signal that stopped it.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not [word for word in words if word not in (*COMMANDS, "--help", "-h")]:
+    if not [word for word in words[words[:1] != [] and words[0] in COMMANDS :] if word not in ("--help", "-h")]:
         print(USAGE.format(names=", ".join(experiment_names()) or "none", sets=", ".join(data.names())))
         return 0 if words[-1:] in (["--help"], ["-h"]) else 2
     if words == ["--version"]:
@@ -77,7 +77,8 @@ def _run(words: list[str]) -> int:
     except Interrupted as error:
         return _fail(f"{error}; the same command goes on from there", error.exit_code)
     except KeyboardInterrupt:
-        return _fail("interrupted; the same command goes on from what is saved", 130)
+        saved = "; the same command goes on from what is saved" if words[0] in ("train", "sweep") else ""
+        return _fail(f"interrupted{saved}", 130)
     except (FloatingPointError, ValueError, TypeError, OSError, ModuleNotFoundError) as error:
         # For those who look for a mistake in an experiment file of their own.
         if os.environ.get("VAEJAX_TRACEBACK"):
@@ -150,17 +151,21 @@ def _data(name: str, words: list[str]) -> int:
     parser.add_argument("--folder", help="where the files are; by default the environment variable VAEJAX_DATA")
     parser.add_argument("--size", type=int, help="resize images to a square of so many pixels")
     parser.add_argument("--crop", type=int, help="before that, cut out a centred square of so many pixels")
+    parser.add_argument("--max-value", type=float, help="of files of arrays: the intensity of white")
     parser.add_argument("--output", type=Path, help="of the contact sheet; runs/data/NAME.png by default")
     options = parser.parse_args(words)
     check_platform()
     size = None if options.size is None else (options.size, options.size)
-    dataset = data.load(name, options.folder, size=size, crop=options.crop)
+    path = options.output
+    if path is not None and path.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise ValueError(f"output must end in .png, .pdf or .svg; got {path}")
+    dataset = data.load(name, options.folder, size=size, crop=options.crop, max_value=options.max_value)
     print(f"{describe_data(dataset)}\n  feed       {describe_feed(dataset, Running())}")
     sheet = contact_sheet(dataset)
     if sheet is None:
         print("no contact sheet: these are no images")
         return 0
-    path = options.output or Path("runs") / "data" / f"{re.sub(r'[^A-Za-z0-9_-]+', '_', dataset.name)}.png"
+    path = path or Path("runs") / "data" / f"{re.sub(r'[^A-Za-z0-9_-]+', '_', dataset.name)}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.savefig(path)
     print(f"contact sheet: {path}")

@@ -1,5 +1,6 @@
 """What a data set is, in words and as a contact sheet."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,8 +9,10 @@ from matplotlib.figure import Figure
 from vaejax.data import Dataset, Lazy, Meaning, Split
 from vaejax.report import figures
 
-# Of a lazy split, the examples that are looked at.
-LOOKED_AT = 4096
+# Of examples that have to be read, so many numbers are looked at; of all, so many together.
+NUMBERS_READ, NUMBERS_AT_ONCE = 2**24, 2**24
+# Larger images are shown by some of their pixels.
+MAX_PIXELS = 128
 COLUMNS = 16
 MAX_ROWS = 20
 
@@ -26,10 +29,10 @@ def describe(dataset: Dataset) -> str:
     lines = [f"{dataset.name}: {shape} {dataset.dtype}, {what}"]
     lines += [f"  {name:<11}{_describe_split(split)}" for name, split in dataset.splits.items()]
     if dataset.train.labels is not None:
-        counts = np.bincount(dataset.train.labels)
+        found, counts = np.unique(dataset.train.labels, return_counts=True)
         labels = ", ".join(dataset.label_names[:MAX_ROWS]) + ("..." if len(dataset.label_names) > MAX_ROWS else "")
         each = f"{counts.min():,} to {counts.max():,} training examples each"
-        lines.append(f"  labels     {len(counts)}{f' ({labels})' if labels else ''}, {each}")
+        lines.append(f"  labels     {len(found)}{f' ({labels})' if labels else ''}, {each}")
     if dataset.train.factors is not None:
         values = [split.factors.max(axis=0) for split in dataset.splits.values() if split.factors is not None]
         sizes = 1 + np.max(values, axis=0)
@@ -42,26 +45,35 @@ def describe(dataset: Dataset) -> str:
 
 
 def _describe_split(split: Split) -> str:
-    count, nbytes = len(split.examples), split.examples.nbytes
-    lazy = isinstance(split.examples, Lazy)
-    seen = split.examples[: LOOKED_AT if lazy else count]
-    which = f"the first {len(seen):,}" if len(seen) < count else "all"
-    spread = f"{which} from {seen.min():g} to {seen.max():g}, mean {seen.mean():.4g}"
-    where = "read when asked for" if lazy else "in memory or mapped"
-    return f"{count:>9,} examples, {nbytes / 2**20:,.1f} MiB {where}; {spread}"
+    examples, count = split.examples, len(split.examples)
+    reads = isinstance(examples, Lazy)
+    size = math.prod(examples.shape[1:])
+    looked_at = min(count, max(1, NUMBERS_READ // size)) if reads else count
+    step = max(1, NUMBERS_AT_ONCE // size)
+    chunks = (examples[start : min(start + step, looked_at)] for start in range(0, looked_at, step))
+    spreads = np.array([(each.min(), each.max(), each.sum(dtype=np.float64)) for each in chunks])
+    low, high, mean = spreads[:, 0].min(), spreads[:, 1].max(), spreads[:, 2].sum() / (looked_at * size)
+    which = f"the first {looked_at:,}" if looked_at < count else "all"
+    where = "read when asked for" if reads else "in memory or mapped"
+    return (
+        f"{count:>9,} examples, {examples.nbytes / 2**20:,.1f} MiB {where}; {which} from {low:g} to {high:g}, "
+        f"mean {mean:.4g}"
+    )
 
 
 def contact_sheet(dataset: Dataset) -> Figure | None:
     """Images of a data set: a row of each label, or of each factor as it changes alone, or some; None for no images."""
-    if len(dataset.shape) != 3 or dataset.shape[-1] not in (1, 3):
+    if not figures.is_image(dataset.shape):
         return None
-    rows = dict(_rows(dataset))
-    return figures.contact_sheet(rows, dataset.max_value, f"{dataset.name}: {dataset.meaning}")
+    step = -(-max(dataset.shape[:2]) // MAX_PIXELS)
+    rows = [(name, images[:, ::step, ::step]) for name, images in _rows(dataset)]
+    black = -dataset.max_value if dataset.meaning is Meaning.REAL else 0.0
+    return figures.contact_sheet(rows, dataset.max_value, f"{dataset.name}: {dataset.meaning}", black)
 
 
 def _rows(dataset: Dataset) -> Iterator[tuple[str, np.ndarray]]:
     train = dataset.train
-    if dataset.factor_names and all(split.factors is not None for split in dataset.splits.values()):
+    if all(split.factors is not None for split in dataset.splits.values()):
         yield from _traversals(dataset)
         return
     labels = None if train.labels is None else np.unique(train.labels)
@@ -83,10 +95,12 @@ def _traversals(dataset: Dataset) -> Iterator[tuple[str, np.ndarray]]:
     factors = np.concatenate([split.factors for split in splits])
     owners = np.repeat(np.arange(len(splits)), [len(split.examples) for split in splits])
     places = np.concatenate([np.arange(len(split.examples)) for split in splits])
-    middle = factors.max(axis=0) // 2
-    for axis, name in enumerate(dataset.factor_names):
-        others = np.delete(np.arange(len(middle)), axis)
-        found = np.flatnonzero(np.all(factors[:, others] == middle[others], axis=1))
-        found = found[np.argsort(factors[found, axis])]
+    # The example that has most factors in the middle of their values; it has neighbours, or is a row by itself.
+    centre = factors[np.argmin(np.abs(factors - np.median(factors, axis=0)).sum(axis=1))]
+    names = dataset.factor_names or [f"factor {column}" for column in range(len(centre))]
+    for axis, name in enumerate(names):
+        others = np.delete(np.arange(len(centre)), axis)
+        found = np.flatnonzero(np.all(factors[:, others] == centre[others], axis=1))
+        found = found[np.argsort(factors[found, axis], kind="stable")]
         found = found[np.linspace(0, len(found) - 1, min(len(found), COLUMNS)).astype(int)]
         yield name, np.stack([splits[owners[each]].examples[places[each]] for each in found])

@@ -45,7 +45,8 @@ class Experiment(NamedTuple):
 
     dataset: Dataset
     model: Model
-    # (key, images [*B, H, W, C] uint8) to the x that the model sees; a key per step, a fixed one for testing
+    # (key, examples [*B, *E] as they are stored) to the x that the model sees; each example of a step has a key of its
+    # own, and each of the test set a fixed one
     prepare: Callable[[Array, Any], Array]
     # (params, key, x), and what is scheduled by keyword, to the terms of which the value is maximised
     objective: Callable[..., Terms]

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import jax
 
+# Of control groups of version 2 and 1.
+CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
 
 def device_capacity() -> int:
     """The bytes of memory of a local device, the least of them; on a CPU those of the machine.
@@ -16,15 +19,25 @@ def device_capacity() -> int:
     """
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     limits = [each["bytes_limit"] for each in stats if "bytes_limit" in each]
-    return int(min(limits)) if limits else host_capacity()
+    # The devices of a CPU share its memory.
+    return int(min(limits)) if limits else host_capacity() // len(stats)
 
 
 def host_capacity() -> int:
-    """The bytes of memory of the machine; 8 GiB where the system does not tell."""
+    """The bytes of memory of the machine, or of the container; 8 GiB where the system does not tell."""
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
-        return 2**33
+        machine = 2**33
+    limits = [int(text) for path in CONTAINER_LIMITS if (text := _read(path)).isdigit()]
+    return min([machine, *limits])
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
 
 
 def peak_memory() -> dict[str, int]:

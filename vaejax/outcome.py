@@ -1,5 +1,6 @@
 """What a trained experiment has to show: its test figures and its pictures."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax.data import Examples
+from vaejax.data import Examples, Meaning
 from vaejax.evaluation import LABELS, Estimate, active_units, estimate, per_example
 from vaejax.experiment import Experiment, Settings
 from vaejax.report import figures
@@ -46,11 +47,26 @@ def prepare_example(experiment: Experiment, keys: Keys, number: Array, example: 
     return experiment.prepare(jax.random.fold_in(keys.prepare, number), example[None])[0]
 
 
-def white_of(experiment: Experiment) -> float:
-    """The intensity of white as the model sees it."""
-    dataset = experiment.dataset
-    image = np.full((1, *dataset.shape), dataset.max_value, dataset.dtype)
-    return float(jnp.max(experiment.prepare(evaluation_keys().prepare, image)))
+class Shades(NamedTuple):
+    """How the model sees black and white."""
+
+    low: float
+    high: float
+    spread: float  # from black to white: what a difference of 1 is
+
+
+def shades_of(experiment: Experiment) -> Shades:
+    """The shades of the data as they are prepared; those of real numbers go as far below 0 as above."""
+    dataset, key = experiment.dataset, evaluation_keys().prepare
+    levels = [0, dataset.max_value, *([-dataset.max_value] if dataset.meaning is Meaning.REAL else [])]
+    images = [np.full((1, *dataset.shape), level, dataset.dtype) for level in levels]
+    black, white, *rest = (np.asarray(experiment.prepare(jax.random.clone(key), image)) for image in images)
+    spread = float(np.max(np.abs(white - black)))
+    if not 0 < spread < math.inf:
+        # Prepared in a way that does not keep them, as images that are standardized one by one.
+        return Shades(0.0, 1.0, 1.0)
+    everything = np.concatenate([each.ravel() for each in (black, white, *rest)])
+    return Shades(float(everything.min()), float(everything.max()), spread)
 
 
 def map_numbered(function: Callable[[Array, Array], Any], numbers: Array, examples: Any) -> Any:
@@ -79,7 +95,7 @@ def map_examples(function: OfExample) -> Callable[[Params, Examples], Any]:
 def measure(experiment: Experiment, params: Params) -> tuple[dict[str, Estimate], int]:
     """The test figures with their standard errors, and the number of active units."""
     test = experiment.dataset.test.examples
-    values = map_examples(stored_figures(experiment, white_of(experiment), evaluation_keys()))(params, test)
+    values = map_examples(stored_figures(experiment, shades_of(experiment).spread, evaluation_keys()))(params, test)
     return {name: estimate(each) for name, each in values.items()}, int(
         active_units(jnp.asarray(encode_means(experiment, params)))
     )
@@ -144,7 +160,9 @@ def make_validation(experiment: Experiment, settings: Settings) -> Callable[[Par
         held_out = dataset.train.examples[len(dataset.train.examples) - size :]
     else:
         held_out = dataset.validation.examples[:size]
-    figures_of = map_examples(stored_figures(experiment, white_of(experiment), evaluation_keys(VALIDATION_SEED)))
+    figures_of = map_examples(
+        stored_figures(experiment, shades_of(experiment).spread, evaluation_keys(VALIDATION_SEED))
+    )
 
     def validate(params: Params) -> dict[str, np.ndarray]:
         values = figures_of(params, held_out)
@@ -162,7 +180,8 @@ def draw(experiment: Experiment, params: Params, history: Sequence[Mapping[str, 
       history: the lines of its `metrics.jsonl`.
       folder: of the run.
     """
-    white, keys, test = white_of(experiment), evaluation_keys(), experiment.dataset.test
+    low, high, _ = shades_of(experiment)
+    keys, test = evaluation_keys(), experiment.dataset.test
     decode = partial(jax.jit(experiment.model.decode), params)
     first = jnp.asarray(test.examples[: min(32, len(test.examples))])
     shown = jax.vmap(partial(prepare_example, experiment, keys))(jnp.arange(len(first)), first)
@@ -172,21 +191,24 @@ def draw(experiment: Experiment, params: Params, history: Sequence[Mapping[str, 
         figure.savefig(folder / name)
         return folder / name
 
-    yield save("reconstructions.png", figures.reconstructions(shown, decode(means[: len(shown)]).mean, white))
-    if experiment.prior is not None:
+    images = figures.is_image(experiment.dataset.shape) and figures.is_image(shown.shape[1:])
+    if images:
+        reconstructed = decode(means[: len(shown)]).mean
+        yield save("reconstructions.png", figures.reconstructions(shown, reconstructed, high, low))
+    if images and experiment.prior is not None:
         prior_key, draw_key = jax.random.split(keys.sample)
         p = decode(experiment.prior(params).sample(prior_key, (64,)))
-        yield save("samples.png", figures.samples(p.mean, p.sample(draw_key), white))
+        yield save("samples.png", figures.samples(p.mean, p.sample(draw_key), high, low))
     names = [name for name in LABELS if name in history[-1]]
     # A figure that is not finite is null in JSON.
     curves = {LABELS[name]: np.array([line[name] for line in history], float) for name in names}
     axes = np.array(history[-1].get("kl_per_axis", []), float)
     yield save("curves.png", figures.learning_curves([line["step"] for line in history], curves, axes))
-    if means.shape[-1] == 2:
+    if means.shape[1:] == (2,):
         yield save("latents.png", figures.latents(means, test.labels, experiment.dataset.label_names))
-        if experiment.prior is not None:
+        if images and experiment.prior is not None:
             grid = decode(quantile_grid(columns=16)).mean
-            yield save("manifold.png", figures.manifold(grid, columns=16, white=white))
+            yield save("manifold.png", figures.manifold(grid, 16, high, low))
 
 
 def quantile_grid(columns: int) -> Array:

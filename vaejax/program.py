@@ -1,6 +1,7 @@
 """An experiment as a program: its loss, its step, its feed and its first state."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from vaejax.evaluation.latents import ACTIVE_VARIANCE
 from vaejax.experiment import Experiment, Settings
 from vaejax.feed import make_feed, seed_streams
 from vaejax.objectives import negative_mean
-from vaejax.outcome import example_figures
+from vaejax.outcome import example_figures, shades_of
 from vaejax.settings import NotFinitePolicy
 from vaejax.training import (
     Feed,
@@ -38,6 +39,8 @@ from vaejax.types import Array, Distribution, Params
 
 # Examples whose values are looked at before training.
 MAX_CHECKED, CHECKED_AT_ONCE = 2**17, 2**12
+# Of examples that are read for it, and the numbers of all that are looked at together.
+MAX_READ, NUMBERS_AT_ONCE = 512, 2**24
 
 
 class Program(NamedTuple):
@@ -161,11 +164,14 @@ def check_fit(experiment: Experiment, settings: Settings) -> None:
     params = jax.eval_shape(experiment.model.init, key)
     for number, split in enumerate(experiment.dataset.splits.values()):
         # A part at a time, and no more than the first of very many: they need not fit on the device.
-        looked_at = min(len(split.examples), CHECKED_AT_ONCE if isinstance(split.examples, Lazy) else MAX_CHECKED)
-        for start in range(0, looked_at, CHECKED_AT_ONCE):
-            x = experiment.prepare(jax.random.key(number), split.examples[start : start + CHECKED_AT_ONCE])
+        reads = isinstance(split.examples, Lazy)
+        looked_at = min(len(split.examples), MAX_READ if reads else MAX_CHECKED)
+        at_once = max(1, min(CHECKED_AT_ONCE, looked_at, NUMBERS_AT_ONCE // math.prod(experiment.dataset.shape)))
+        for start in range(0, looked_at, at_once):
+            x = experiment.prepare(jax.random.key(number), split.examples[start : min(start + at_once, looked_at)])
             _check_values(experiment, params, key, x)
     check_step(experiment, settings)
+    shades_of(experiment)
     try:
         jax.eval_shape(example_figures(experiment, 1.0), params, key, x[0])
     except ValueError as error:
@@ -196,11 +202,15 @@ def _remedies(dataset: Dataset) -> str:
         case Meaning.BINARY:
             return "these are 0 and 1: pass them as they are, to nets.heads.bernoulli()"
         case Meaning.INTENSITY:
+            whole = jnp.issubdtype(dataset.dtype, jnp.integer)
+            as_levels = (
+                f", or one of levels (as they are stored, for nets.heads.categorical({levels}) or "
+                f"nets.likelihoods.discretized_logistic({levels}))"
+            )
             return (
                 f"for intensities from 0 to {dataset.max_value:g}, either draw them as 0 and 1 (data.binarize, for a "
                 "Bernoulli), or take a likelihood of [0, 1] (data.to_unit, for nets.heads.continuous_bernoulli() or "
-                f"normal()), or one of levels (as they are stored, for nets.heads.categorical({levels}) or "
-                f"discretized_logistic({levels}))"
+                f"normal()){as_levels if whole else ''}"
             )
         case Meaning.COUNTS:
             return "for counts take nets.likelihoods.poisson() or negative_binomial()"

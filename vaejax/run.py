@@ -137,7 +137,7 @@ def read_run(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], Any, Any]:
     module = load_experiment(config["experiment"])
     settings = settings_from(module.Settings, config["settings"])
     # Where and how it went is no matter here: what was trained on many devices is read on one.
-    return config, module, dataclasses.replace(settings, running=Running(devices=1))
+    return config, module, dataclasses.replace(settings, running=Running(devices=1, feed=settings.running.feed))
 
 
 def describe(name: str, settings: Settings, experiment: Experiment) -> dict[str, Any]:

@@ -15,12 +15,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vaejax.checks import check_count
-from vaejax.data import read_all
+from vaejax.data import Dataset, read_all
 from vaejax.evaluation import estimate
 from vaejax.experiment import Experiment, Settings
-from vaejax.feed import make_plan
+from vaejax.feed import describe_feed, is_resident, make_plan
 from vaejax.folder import CONFIG, RESULTS, open_folder, read_json, write_json
-from vaejax.outcome import evaluation_keys, map_numbered, stored_figures, white_of
+from vaejax.outcome import evaluation_keys, map_numbered, shades_of, stored_figures
 from vaejax.program import (
     Program,
     check_fit,
@@ -31,7 +31,7 @@ from vaejax.program import (
     max_skipped,
 )
 from vaejax.run import describe, read_run
-from vaejax.settings import FeedChoice, NotFinitePolicy
+from vaejax.settings import NotFinitePolicy
 from vaejax.sweep_report import draw
 from vaejax.trainer import CHECKPOINTS, Callback, Trainer
 from vaejax.training import NotFinite, TrainState, data_mesh, has_failed, load_newest, resident
@@ -83,9 +83,10 @@ def sweep(
     if jax.process_count() > 1:
         raise ValueError("a sweep runs on one host: give each host some of the seeds or settings")
     values = member_values(settings, over, num_seeds)
-    _check_sweepable(settings, build, values)
     first = member_settings(settings, values, 0)
-    check_fit(build(first), first)
+    built = build(first)
+    _check_sweepable(settings, build, values, built.dataset)
+    check_fit(built, first)
     for each in range(num_seeds, len(values["seed"]), num_seeds):
         member = member_settings(settings, values, each)
         member.check()
@@ -182,19 +183,17 @@ def member_settings(settings: Any, values: Values, index: int) -> Any:
     return with_values(settings, {name: each[index].item() for name, each in values.items()})
 
 
-def _check_sweepable(settings: Any, build: Build, values: Values) -> None:
+def _check_sweepable(settings: Any, build: Build, values: Values, dataset: Dataset) -> None:
     """Raise where an experiment decides by the value of a setting what it computes."""
     if settings.training.not_finite is NotFinitePolicy.ROLL_BACK:
         raise ValueError("not_finite must be raise or skip in a sweep: its members cannot go back one by one")
-    running = settings.running
-    streamed = running.feed is FeedChoice.STREAMED
-    refused = {
-        "validation_size": settings.training.validation_size,
-        "shard_params": running.shard_params,
-        "feed": streamed,
-    }
+    refused = {"validation_size": settings.training.validation_size, "shard_params": settings.running.shard_params}
     for name in (name for name, value in refused.items() if value):
         raise ValueError(f"{name} is not for a sweep: its members train to the end on examples on the device")
+    if not is_resident(dataset, settings.running):
+        raise ValueError(
+            f"a sweep keeps its examples on the device: {describe_feed(dataset, settings.running)} (feed=resident)"
+        )
     for name, each in values.items():
         try:
             # Traced for its own sake; an experiment is no array.
@@ -255,7 +254,7 @@ def member_shardings(tree: Any, mesh: Mesh) -> Any:
 
 def measure_members(settings: Any, build: Build, values: Values, state: TrainState) -> list[dict[str, Any]]:
     """The values and the test figures of each member, on the same test data and noise."""
-    white = white_of(build(settings))
+    white = shades_of(build(settings)).spread
 
     def figures_of(values: Values, params: Any) -> Any:
         own = build(with_values(settings, values))

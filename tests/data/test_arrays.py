@@ -32,6 +32,7 @@ def everything(dataset):
 KINDS = st.sampled_from([np.bool_, np.uint8, np.int8, np.uint16, np.int64, np.float16, np.float32, np.float64])
 
 
+@pytest.mark.filterwarnings("ignore:.*uint8 are taken for intensities")
 @given(KINDS, st.sampled_from([(0, 1), (0, 2), (-2, 1), (0, 200)]), st.booleans(), st.integers(0, 99))
 @example(np.int8, (-1, 1), False, 0)
 def test_the_meaning_is_what_the_definitions_say(kind, ends, fractions, seed):
@@ -116,9 +117,9 @@ def test_the_test_split_is_drawn_by_the_fixed_permutation(tmp_path):
             np.testing.assert_array_equal(split.factors[:, 0], rows)
         assert isinstance(dataset.train.examples, np.ndarray if source is GREY else Lazy)
     # At least one, and always one that is left.
-    assert len(from_arrays(GREY[:3], test_fraction=0.01).test.examples) == 1
+    assert len(from_arrays(GREY[10:13], test_fraction=0.01).test.examples) == 1
     with pytest.raises(ValueError, match=r"test_fraction must leave examples in both splits of the 1; got 0.1"):
-        from_arrays(GREY[:1])
+        from_arrays(GREY[16:17])
     for fraction in (0.0, 1.0, -0.5, 0.99, float("nan")):
         with pytest.raises(ValueError, match="test_fraction must leave examples in both splits of the 40"):
             from_arrays(GREY, test_fraction=fraction)
@@ -258,7 +259,25 @@ ONES = np.ones((4, 3), np.uint8)
         (np.full((4, 3), -(2**31) - 1), ValueError, "train must fit into 32-bit integers; got values from -2147483649"),
         (np.full((4, 3), 2**63, np.uint64), ValueError, "train must fit into 32-bit integers"),
         (Split(ONES, [0, 1, 0, 1]), TypeError, "train.labels must be an array; got list"),
-        (Split(ONES, np.zeros(4)), TypeError, "train.labels must hold integers; got dtype float64"),
+        (Split(ONES, np.array([0, 1, 2.5, 1])), ValueError, "train.labels must hold integers; got 2.5"),
+        (Split(ONES, np.array([0, 1, np.nan, 1])), ValueError, "train.labels must hold integers; got nan"),
+        (Split(ONES, np.array([0, 1, np.inf, 1])), ValueError, "train.labels must hold integers; got inf"),
+        (Split(ONES, np.array([0, 1, -1.0, 1])), ValueError, "train.labels must be at least 0; got values down to -1"),
+        (Split(ONES, np.full(4, 2.0**31)), ValueError, "train.labels must fit into 32-bit integers"),
+        (Split(ONES, np.array(["a", "b"])), ValueError, r"labels must have shape \(4,\) for 4 examples; got shape \(2"),
+        (Split(ONES, np.array([b"a"] * 4)), TypeError, "train.labels must hold numbers; got dtype |S1"),
+        (
+            Split(ONES, np.ma.masked_array(np.arange(4), np.ones(4))),
+            TypeError,
+            "labels must be an array without a mask",
+        ),
+        (Split(ONES, 2 * np.eye(4)), ValueError, r"train.labels must have shape \(4,\) for 4 examples; got.*\(4, 4\)"),
+        (Split(ONES, np.eye(4)[:3]), ValueError, r"train.labels must have shape \(4,\) for 4 examples; got.*\(3,\)"),
+        (
+            Split(ONES, np.ones((4, 2))),
+            ValueError,
+            r"train.labels must have shape \(4,\) for 4 examples; got.*\(4, 2\)",
+        ),
         (Split(ONES, np.zeros(3, int)), ValueError, r"labels must have shape \(4,\) for 4 examples; got shape \(3,\)"),
         (
             Split(ONES, np.zeros((4, 2), int)),
@@ -326,3 +345,70 @@ def test_the_meaning_is_that_of_all_splits_together():
         dataset = from_arrays(unit, **options)
         assert (dataset.meaning, dataset.max_value) == (Meaning.REAL, 1.5)
     assert set(data.Dataset._fields) >= set(dataset.splits)
+
+
+@pytest.mark.parametrize("one", [np.bool_, np.uint8, np.int64, np.float32, np.float64])
+def test_labels_come_as_integers_floats_or_rows_with_a_single_one(one):
+    labels = np.array([2, 0, 1, 2, 1, 0])
+    examples = np.zeros((6, 3), np.float32)
+    ways = [np.eye(3)[labels].astype(one)]
+    ways += [labels.astype(one), labels[:, None].astype(one)] if one is not np.bool_ else []
+    for way in [*ways, jnp.asarray(ways[0])]:
+        split = from_arrays(Split(examples, way), examples, label_names=("a", "b", "c")).train
+        assert split.labels.tolist() == labels.tolist()
+        assert split.labels.dtype.kind in "iu"
+        assert split.labels.dtype.itemsize <= 4
+
+
+def test_rows_with_a_single_one_have_as_many_columns_in_all_splits():
+    train, test = (Split(np.zeros((3, 2)), np.eye(n)[:3]) for n in (3, 4))
+    with pytest.raises(ValueError, match=r"test.labels must have 3 columns as train; got 4"):
+        from_arrays(train, test)
+
+
+def test_labels_that_are_strings_are_numbered_in_their_order_over_all_splits():
+    train, test = Split(np.zeros((3, 2)), np.array(["dog", "ape", "dog"])), Split(np.zeros((1, 2)), np.array([["cat"]]))
+    dataset = from_arrays(train, test, validation=np.zeros((1, 2)))
+    assert dataset.label_names == ("ape", "cat", "dog")
+    assert (dataset.train.labels.tolist(), dataset.test.labels.tolist()) == ([2, 0, 2], [1])
+    # Names that are given say the numbers.
+    dataset = from_arrays(train, test, label_names=("dog", "cow", "cat", "ape"))
+    assert dataset.label_names == ("dog", "cow", "cat", "ape")
+    assert (dataset.train.labels.tolist(), dataset.test.labels.tolist()) == ([0, 3, 0], [2])
+    with pytest.raises(ValueError, match=r"label_names must have all of test.labels; got none that is 'cat'"):
+        from_arrays(train, test, label_names=("dog", "ape"))
+    with pytest.raises(TypeError, match="labels must be strings in all splits or in none; got strings in train"):
+        from_arrays(train, Split(np.zeros((1, 2)), np.array([0])))
+
+
+def test_bytes_that_are_all_dark_are_warned_of():
+    dark = np.array([[0, 16], [3, 1]], np.uint8)
+    with pytest.warns(UserWarning, match=r"tiny: uint8 .* up to 255, and the largest value is 16: .* say max_value=16"):
+        assert from_arrays(dark, name="tiny").max_value == 255
+    with pytest.warns(UserWarning, match="the largest value is 63:"):
+        from_arrays(np.full((2, 2), 63, np.uint8))
+    # Elsewhere a warning is an error.
+    from_arrays(np.full((2, 2), 64, np.uint8))
+    from_arrays(dark, np.full((1, 2), 200, np.uint8))
+    from_arrays(dark, meaning=Meaning.INTENSITY)
+    from_arrays(dark, max_value=16)
+    from_arrays(dark.astype(np.int32))
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "expected"),
+    [
+        (7, np.int64, (Meaning.COUNTS, 7)),
+        (0, np.int64, (Meaning.BINARY, 1)),
+        (True, np.bool_, (Meaning.BINARY, 1)),
+        (0.25, np.float64, (Meaning.INTENSITY, 1)),
+        (-2.5, np.float64, (Meaning.REAL, 2.5)),
+        (200, np.uint8, (Meaning.INTENSITY, 255)),
+    ],
+)
+def test_constant_arrays(tmp_path, value, kind, expected):
+    array = np.full((5, 3, 3), value, kind)
+    for source in (array, lazy(array), mapped(tmp_path / "array.npy", array)):
+        dataset = from_arrays(Split(source, np.zeros(5, np.int32)))
+        assert (dataset.meaning, dataset.max_value) == expected
+        np.testing.assert_array_equal(everything(dataset), array[..., None])

@@ -65,7 +65,10 @@ def test_a_file_in_a_folder_is_found_without_a_network(tmp_path, place):
 
 def test_an_altered_file_is_named(tmp_path):
     (tmp_path / "a.bin").write_bytes(CONTENT + b"!")
-    with pytest.raises(ValueError, match=rf"a\.bin is not the published file: its sha256 must be {SHA256}; got "):
+    with pytest.raises(
+        ValueError,
+        match=rf"a\.bin is not the published file, but altered or of another set: its sha256 must be {SHA256}; got ",
+    ):
         fetch("own", NOWHERE, [tmp_path])
 
 

@@ -244,7 +244,21 @@ def test_mapped_files_cannot_be_written_to(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("train", "labels"), [("train", "train_labels"), ("x_train", "y_train"), ("X", "Y"), ("images", "labels")]
+    ("train", "labels"),
+    [
+        ("train", "train_labels"),
+        ("x_train", "y_train"),
+        ("X", "Y"),
+        ("images", "labels"),
+        ("imgs", "label"),
+        ("train_x", "train_y"),
+        ("images_train", "labels_train"),
+        ("train_data", "train_label"),
+        ("data", "target"),
+        ("XTrain", "yTrain"),
+        ("training", "targets"),
+        ("train-images", "train-labels"),
+    ],
 )
 @pytest.mark.parametrize(
     ("test", "test_labels", "validation", "validation_labels"),
@@ -252,6 +266,9 @@ def test_mapped_files_cannot_be_written_to(tmp_path):
         ("test", "test_labels", "valid", "valid_labels"),
         ("x_test", "y_test", "x_val", "y_val"),
         ("test_images", "test_labels", "val_images", "val_labels"),
+        ("test_x", "test_y", "val_x", "val_y"),
+        ("test_data", "test_targets", "x_valid", "y_valid"),
+        ("X_TEST", "testLabel", "x_dev", "y_dev"),
     ],
 )
 def test_the_usual_names_of_arrays(tmp_path, train, labels, test, test_labels, validation, validation_labels):
@@ -279,17 +296,33 @@ def test_one_array_of_any_name_is_split(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"pictures": IMAGES, "labels": LABELS}, "must hold an array train, x_train, .*; got labels, pictures"),
-        ({"test": IMAGES, "valid": IMAGES}, "must hold an array train, x_train, .*; got test, valid"),
-        ({"train": IMAGES, "test_labels": LABELS}, "must hold an array test, x_test, .*; got test_labels, train"),
+        ({"pictures": IMAGES, "labels": LABELS}, "must hold an array of train examples; got labels, pictures"),
+        ({"test": IMAGES, "valid": IMAGES}, "must hold an array of train examples; got test, valid"),
+        ({"train": IMAGES, "test_labels": LABELS}, "must hold an array of test examples; got test_labels, train"),
         (
             {"train": IMAGES, "images": IMAGES},
-            r"must hold one array train, .*; got images, train \(read_npz reads any\)",
+            r"must hold one array of train examples; got images, train \(read_npz reads any\)",
         ),
-        ({"x": IMAGES, "X": IMAGES}, "must hold one array train, .*; got X, x"),
+        ({"x": IMAGES, "X": IMAGES}, "must hold one array of train examples; got X, x"),
         ({"x": IMAGES, "y": LABELS[:5]}, r"train.labels must have shape \(12,\) for 12 examples; got shape \(5,\)"),
         ({"x": IMAGES, "y": LABELS - 1}, "train.labels must be at least 0; got values down to -1"),
-        ({"x": IMAGES, "y": LABELS / 2}, "train.labels must hold integers; got dtype float64"),
+        ({"x": IMAGES, "y": LABELS / 2}, "train.labels must hold integers; got 0.5"),
+        ({"x": IMAGES, "y": LABELS, "labels": LABELS}, "must hold one array of train labels; got labels, y"),
+        ({"test": IMAGES}, "must hold an array of train examples; got test"),
+        ({"y": IMAGES}, "must hold an array of train examples; got y"),
+        (
+            {"my_test_set": IMAGES},
+            r"must hold arrays of known names; got my_test_set \(understood are train, .*x_train",
+        ),
+        ({"x": IMAGES, "Test2": IMAGES}, r"must hold arrays of known names; got Test2 \(.*; read_npz reads any\)"),
+        ({"x": IMAGES, "x_VALIDATE": IMAGES}, "must hold arrays of known names; got x_VALIDATE"),
+        ({"x": IMAGES, "fine_labels": LABELS}, "must hold arrays of known names; got fine_labels"),
+        ({"x": IMAGES, "Target_age": LABELS}, "must hold arrays of known names; got Target_age"),
+        ({"x": IMAGES, "y": LABELS.astype(str)}, r"y must be an array of .* strings must be stored as integers\)"),
+        (
+            {"x": IMAGES, "y": LABELS.astype(object)},
+            r"y must hold numbers; got objects, .* \(labels that are strings must be stored as integers\)",
+        ),
         ({"train": IMAGES, "test": IMAGES[:, :3]}, r"test must hold examples of shape \(4, 5, 1\)"),
         ({"x": np.full((3, 2), np.nan)}, "train must be finite in float32; got NaN in example 0"),
         ({"x": IMAGES.astype(object)}, "x must hold numbers; got objects"),
@@ -313,6 +346,11 @@ def test_an_npy_file_stays_mapped_and_takes_its_labels_from_beside(tmp_path):
         np.testing.assert_array_equal(split.labels, LABELS[rows])
     assert (dataset.name, dataset.shape, dataset.meaning) == ("faces", (4, 5, 1), Meaning.INTENSITY)
     assert load_npy(tmp_path / "faces.npy", meaning=Meaning.REAL).meaning is Meaning.REAL
+    np.save(tmp_path / "faces_labels.npy", LABELS.astype(str))
+    with pytest.raises(
+        ValueError, match=r"faces_labels.npy must be .* \(labels that are strings must be stored as int"
+    ):
+        load_npy(tmp_path / "faces.npy")
     np.save(tmp_path / "faces_labels.npy", LABELS[:3])
     with pytest.raises(ValueError, match=r"faces.npy: train.labels must have shape \(12,\) for 12 examples; got"):
         load_npy(tmp_path / "faces.npy")

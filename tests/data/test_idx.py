@@ -57,7 +57,7 @@ def write_four(folder, images=7, labels=7, size=(5, 4), end=""):
     random = np.random.default_rng(1)
     for name in FOUR:
         shape = (images, *size) if "images" in name else (labels,)
-        content = idx_bytes(random.integers(0, 10, shape))
+        content = idx_bytes(random.integers(0, 10 if len(shape) == 1 else 256, shape))
         (folder / f"{name}{end}").write_bytes(gzip.compress(content) if end else content)
 
 
@@ -65,7 +65,8 @@ def write_four(folder, images=7, labels=7, size=(5, 4), end=""):
 def test_a_set_of_ones_own_is_read_from_its_folder(tmp_path, end):
     write_four(tmp_path, end=end)
     dataset = data.load_idx(tmp_path)
-    assert (dataset.name, dataset.shape, dataset.max_value, dataset.meaning) == ("idx", (5, 4, 1), 255, "intensity")
+    assert (dataset.name, dataset.shape) == (tmp_path.name, (5, 4, 1))
+    assert (dataset.max_value, dataset.meaning) == (255, "intensity")
     for split, name in ((dataset.train, "train"), (dataset.test, "t10k")):
         np.testing.assert_array_equal(
             split.examples[..., 0], data.read_idx(tmp_path / f"{name}-images-idx3-ubyte{end}")

@@ -2,8 +2,11 @@
 
 import io
 import os
+import struct
+import sys
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +17,8 @@ from vaejax.data.dataset import Meaning
 from vaejax.data.image_folder import load_image_folder
 from vaejax.data.lazy import Lazy
 
+# Most tests have one image in both splits. In the test of the warning every one is recorded.
+pytestmark = pytest.mark.filterwarnings("ignore:.*in two splits")
 RANDOM = np.random.default_rng(0)
 GREY = RANDOM.integers(0, 256, (12, 7, 5)).astype(np.uint8)
 COLOUR = RANDOM.integers(0, 256, (12, 7, 5, 3)).astype(np.uint8)
@@ -55,13 +60,24 @@ def test_files_in_one_folder_are_drawn_into_two_splits(tmp_path):
     assert (dataset.meaning, dataset.max_value, dataset.label_names) == (Meaning.INTENSITY, 255, ())
 
 
-@pytest.mark.parametrize("validation", ["validation", "valid", "val", None])
-def test_splits_and_classes(tmp_path, validation):
+@pytest.mark.parametrize(
+    ("train", "validation", "test"),
+    [
+        ("train", "validation", "test"),
+        ("Train", "valid", "Testing"),
+        ("TRAINING", "val", "TEST"),
+        ("training", "VAL", "testing"),
+        ("train", "validate", "test"),
+        ("train", "Dev", "test"),
+        ("train", None, "test"),
+    ],
+)
+def test_splits_and_classes(tmp_path, train, validation, test):
     """Classes are numbered over all splits; deeper folders belong to theirs; the order is that of the paths."""
-    save(tmp_path / "train" / "cat" / "b.png", COLOUR[1])
-    save(tmp_path / "train" / "cat" / "a" / "z.PNG", COLOUR[0])
-    save(tmp_path / "train" / "ape" / "c.png", COLOUR[2])
-    save(tmp_path / "test" / "dog" / "d.png", COLOUR[3])
+    save(tmp_path / train / "cat" / "b.png", COLOUR[1])
+    save(tmp_path / train / "cat" / "a" / "z.PNG", COLOUR[0])
+    save(tmp_path / train / "ape" / "c.png", COLOUR[2])
+    save(tmp_path / test / "dog" / "d.png", COLOUR[3])
     if validation:
         save(tmp_path / validation / "e.png", COLOUR[4])
         save(tmp_path / validation / "f.png", COLOUR[5])
@@ -87,10 +103,12 @@ def test_classes_without_splits_keep_their_labels(tmp_path):
     assert (dataset.label_names, len(dataset.train.labels)) == (("a", "b", "c"), 11)
 
 
-def test_rows_come_in_the_order_asked_for_by_threads_or_not(tmp_path):
+def test_rows_come_in_the_order_asked_for_without_threads(tmp_path, monkeypatch):
     fill(tmp_path / "train", COLOUR)
     fill(tmp_path / "test", COLOUR)
     examples = load_image_folder(tmp_path).train.examples
+    # Whoever reads examples has threads already.
+    monkeypatch.delattr(image_folder, "ThreadPoolExecutor")
     for rows in ([3], [5, 0, 5], [*range(11, -1, -1)] * 2, []):
         np.testing.assert_array_equal(examples[np.array(rows, int)], COLOUR[rows])
     np.testing.assert_array_equal(examples[-1], COLOUR[11])
@@ -113,10 +131,19 @@ PALETTE = Image.fromarray(COLOUR[0]).quantize(16)
         ("a.bmp", GREY[0], {}, GREY[0, ..., None]),
         ("a.ppm", COLOUR[0], {}, COLOUR[0]),
         ("a.pgm", GREY[0], {}, GREY[0, ..., None]),
+        ("a.pbm", Image.fromarray(GREY[0] > 99), {}, 255 * (GREY[0] > 99)[..., None]),
+        ("a.pnm", COLOUR[0], {}, COLOUR[0]),
+        ("a.tif", COLOUR[0], {}, COLOUR[0]),
+        ("a.tif", COLOUR[0], {"tiffinfo": {274: 6}}, np.rot90(COLOUR[0], -1)),
+        ("a.TIFF", GREY[0], {"compression": "tiff_lzw"}, GREY[0, ..., None]),
+        ("a.tif", Image.fromarray(GREY[0] > 99), {}, 255 * (GREY[0] > 99)[..., None]),
+        ("a.tif", PALETTE, {}, np.asarray(PALETTE.convert("RGB"))),
+        ("a.tif", PALETTE.convert("RGB"), {"save_all": True, "append_images": [PALETTE.rotate(180)]}, None),
         ("a.webp", COLOUR[0], {"lossless": True}, COLOUR[0]),
         ("a.gif", PALETTE, {}, np.asarray(PALETTE.convert("RGB"))),
         ("a.gif", PALETTE, {"save_all": True, "append_images": [PALETTE.rotate(180)]}, None),
         ("a.jpg", np.full((7, 5), 99, np.uint8), {}, np.full((7, 5, 1), 99)),
+        ("a.jfif", np.full((7, 5), 99, np.uint8), {"format": "JPEG"}, np.full((7, 5, 1), 99)),
         ("a.JPEG", np.full((7, 5, 3), 99, np.uint8), {"quality": 100}, np.full((7, 5, 3), 99)),
     ],
 )
@@ -190,9 +217,19 @@ def test_mixed_sizes_are_named_and_made_alike(tmp_path):
     assert found == {(GREY[i][1:6] if i != 3 else GREY[i].T[:, 1:6]).tobytes() for i in range(10)}
     with pytest.raises(ValueError, match=r"crop must fit into every image; got 6, and .*000.png has 7 x 5 grey"):
         load_image_folder(tmp_path, crop=6)
-    save(tmp_path / "005.png", COLOUR[5])
-    with pytest.raises(ValueError, match=r"grey pixels in .*000.png and 7 x 5 colour .*005.png \(convert them"):
-        load_image_folder(tmp_path, size=(3, 4))
+
+
+def test_grey_images_among_those_of_colour_become_colour(tmp_path):
+    fill(tmp_path / "train", GREY)
+    fill(tmp_path / "test", GREY[:2])
+    grey = load_image_folder(tmp_path)
+    save(tmp_path / "test" / "001.png", COLOUR[1])
+    mixed = load_image_folder(tmp_path)
+    assert (grey.shape, mixed.shape) == ((7, 5, 1), (7, 5, 3))
+    np.testing.assert_array_equal(mixed.train.examples[:], np.repeat(GREY[..., None], 3, -1))
+    np.testing.assert_array_equal(mixed.test.examples[1], COLOUR[1])
+    # The same files, and other numbers.
+    assert grey.train.examples.fingerprint != mixed.train.examples.fingerprint
 
 
 def deep_png(mode):
@@ -205,9 +242,28 @@ def deep_png(mode):
     return b"\x89PNG\r\n\x1a\n" + b"".join(body)
 
 
+def deep_tif(kind, planes=1):
+    """A tif of 16 bits: of colours PIL can read some, but writes none."""
+    channels = {"grey": 1, "colour": 3}[kind]
+    # A count of 3 has no place in the entry itself: the bits are behind the directory.
+    entries = [(256, 4, 1, 5), (257, 4, 1, 7), (259, 3, 1, 1), (262, 3, 1, 2 if channels == 3 else 1)]
+    entries += [
+        (258, 3, channels, 16 if channels == 1 else 8 + 2 + 12 * 9 + 4),
+        (277, 3, 1, channels),
+        (284, 3, 1, planes),
+    ]
+    entries += [(273, 4, 1, 200), (279, 4, 1, 70 * channels)]
+    body = b"".join(struct.pack("<HHII", *entry) for entry in sorted(entries))
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + body + bytes(4) + struct.pack("<3H", 16, 16, 16)
+    return head.ljust(200, b"\0") + bytes(70 * channels)
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
+        ("a.tif", deep_tif("grey")),
+        ("a.tif", deep_tif("colour")),
+        ("a.tif", deep_tif("colour", planes=2)),
         ("a.png", deep_png("grey")),
         ("a.png", deep_png("colour")),
         ("a.pgm", b"P5 5 7 65535 " + bytes(70)),
@@ -240,7 +296,7 @@ def packed(pixels, kind):
         b"P5 5",
         b"P5 x 5 255 ",
         # A type that PIL reads, but that is none of those looked for.
-        packed(GREY[0], "TIFF"),
+        packed(GREY[0], "TGA"),
     ],
 )
 def test_what_the_header_tells_is_found_when_the_folder_is_loaded(tmp_path, content):
@@ -250,7 +306,7 @@ def test_what_the_header_tells_is_found_when_the_folder_is_loaded(tmp_path, cont
         load_image_folder(tmp_path)
 
 
-@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "gif", "ppm", "webp"])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "gif", "ppm", "tif", "webp"])
 def test_truncated_images_are_found_at_the_latest_when_they_are_read(tmp_path, suffix):
     large = RANDOM.integers(0, 256, (12, 64, 64, 3)).astype(np.uint8)
     fill(tmp_path, large, suffix)
@@ -315,10 +371,10 @@ def test_folders_without_images(tmp_path):
             ValueError,
             "must hold images, or folders of images.*; got b.png beside the folder cat",
         ),
-        (["cat/a.png", "dog/"], ValueError, "must hold images, or folders of images, .*; got no image in dog"),
         (["train/a.png", "cat/b.png"], ValueError, "must hold train, validation.*or classes; got train beside cat"),
         (["train/a.png", "b.png"], ValueError, "must hold train, validation.*or classes; got train beside b.png"),
-        (["train/a.png", "val/b.png", "valid/b.png"], ValueError, "got train, valid, val beside val"),
+        (["train/a.png", "val/b.png", "valid/b.png"], ValueError, "got train, val, valid beside valid"),
+        (["train/a.png", "Training/b.png"], ValueError, "got Training, train beside train"),
         (["test/a.png"], ValueError, "must hold train, validation and test, or classes; got test without train"),
         (["train/a.png", "test/"], FileNotFoundError, "test holds no images"),
     ],
@@ -331,6 +387,73 @@ def test_folders_that_say_no_clear_split_are_refused(tmp_path, paths, error, mes
             save(tmp_path / path, GREY[0])
     with pytest.raises(error, match=message):
         load_image_folder(tmp_path)
+
+
+def test_folders_without_images_are_no_classes_and_no_splits(tmp_path):
+    for i in range(2):
+        save(tmp_path / "classes" / "train" / "cat" / f"{i}.png", GREY[i])
+    save(tmp_path / "classes" / "test" / "cat" / "a.png", GREY[2])
+    for path in ("annotations/more", "train/annotations", "train/dog/more"):
+        (tmp_path / "classes" / path).mkdir(parents=True)
+        (tmp_path / "classes" / path / "notes.txt").write_text("no image")
+    dataset = load_image_folder(tmp_path / "classes")
+    assert (dataset.label_names, dataset.train.labels.tolist(), dataset.test.labels.tolist()) == (("cat",), [0, 0], [0])
+
+
+@pytest.mark.parametrize("name", ["b.heic", "b.AVIF", "b.jp2", "b.tga", "b.psd"])
+def test_images_of_types_that_are_not_read_are_named(tmp_path, name):
+    fill(tmp_path / "train" / "cat", GREY)
+    (tmp_path / "train" / "cat" / name).write_bytes(b"an image")
+    with pytest.raises(ValueError, match=rf"{name} is of a type that is not read \(convert it to png"):
+        load_image_folder(tmp_path)
+
+
+def test_files_that_are_the_same_in_two_splits_are_warned_of_once(tmp_path, recwarn):
+    warnings.simplefilter("always")
+    fill(tmp_path / "train", [*GREY[:3], GREY[0]])
+    fill(tmp_path / "val", GREY[4:6])
+    fill(tmp_path / "test", GREY[6:])
+    load_image_folder(tmp_path)
+    # What occurs twice in one split is not meant.
+    assert not recwarn
+    save(tmp_path / "test" / "000.png", GREY[2])
+    load_image_folder(tmp_path)
+    assert [str(w.message) for w in recwarn] == [
+        f"{tmp_path}: 1 image occurs in two splits, such as train/002.png and test/000.png"
+    ]
+    save(tmp_path / "val" / "001.png", GREY[1])
+    load_image_folder(tmp_path)
+    assert "2 images occur in two splits, such as train/001.png and val/001.png" in str(recwarn[-1].message)
+    assert (len(recwarn), recwarn[-1].filename) == (2, __file__)
+
+
+def test_names_of_classes_can_be_printed_and_stay_apart(tmp_path):
+    for i, name in enumerate([b"caf\xe8", b"caf\xe9", b"caf\xea", "café".encode(), "caf\ufffd 2".encode()]):
+        folder = os.path.join(os.fsencode(tmp_path / "train"), name)
+        os.makedirs(folder)
+        Image.fromarray(GREY[i]).save(os.path.join(os.fsdecode(folder), "a.png"))
+    save(tmp_path / "test" / "other" / "b.png", GREY[9])
+    dataset = load_image_folder(tmp_path)
+    assert len(set(dataset.label_names)) == 6
+    assert sorted(dataset.label_names, key=len)[:3] == ["café", "caf\ufffd", "other"]
+    assert all(name.encode() for name in dataset.label_names)
+    # Each image has the label of its own folder.
+    assert sorted(dataset.train.labels.tolist()) == sorted(set(dataset.train.labels.tolist()))
+    assert "caf" not in dataset.label_names[dataset.test.labels[0]]
+
+
+def test_names_of_folders_can_be_printed(tmp_path):
+    folder = os.path.join(os.fsencode(tmp_path), b"\xe9t\xe9")
+    os.makedirs(folder)
+    fill(Path(os.fsdecode(folder)))
+    dataset = load_image_folder(os.fsdecode(folder))
+    assert (dataset.name, dataset.origin) == ("\ufffdt\ufffd", f"{tmp_path}/\ufffdt\ufffd")
+
+
+def test_without_pillow_it_is_said_before_anything_is_read(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(ModuleNotFoundError, match=r'^images need pillow: pip install "vaejax\[data\]"$'):
+        load_image_folder(tmp_path / "none")
 
 
 def test_links_are_followed_but_never_in_a_circle(tmp_path):

@@ -3,6 +3,7 @@
 import gzip
 import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -129,7 +130,7 @@ def test_static_mnist_in_either_form(tmp_path, monkeypatch):
         ("tfds:mnits", {}, ValueError, "mnits.*mnist"),
         ("cifar1", {}, ValueError, "unknown data set cifar1: perhaps .*cifar10"),
         ("qqqqqqq", {}, ValueError, "unknown data set qqqqqqq: .*binarized_mnist, .*sprites.* tensorflow-datasets"),
-        ("", {}, ValueError, "unknown data set"),
+        ("", {}, ValueError, "unknown data set : there are"),
         ("a b;c", {}, ValueError, "unknown data set a b;c"),
         ("dsprites", {}, FileNotFoundError, "dsprites needs the folder of its file: folder, or .* VAEJAX_DATA"),
     ],
@@ -252,3 +253,73 @@ def test_the_checksum_of_what_is_hashed_in_parts(monkeypatch):
     whole = data.load("digits").sha256
     monkeypatch.setattr(module, "HASHED_AT_ONCE", 1000)
     assert data.load("digits").sha256 == whole
+
+
+def test_a_path_object_is_a_path_and_a_word_is_a_name_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_four(tmp_path / "digits")
+    write_four(tmp_path / "cifar10")
+    assert data.load(Path("digits")).shape == (6, 5, 1)
+    assert data.load(Path("cifar10")).shape == (6, 5, 1)
+    # That of tensorflow-datasets, which has to be prepared.
+    with pytest.raises((ModuleNotFoundError, OSError), match="tfds:cifar10"):
+        data.load("cifar10")
+
+
+def test_files_of_one_set_are_not_taken_for_another(tmp_path, no_network):
+    """The files of MNIST and of Kuzushiji-MNIST have the same names, and of these no checksum is known here."""
+    write_four(tmp_path)
+    with pytest.raises(ValueError, match=r"t10k-images-idx3-ubyte.gz is not the published file"):
+        data.load("kmnist", tmp_path)
+    (tmp_path / "kmnist").mkdir()
+    for name in FOUR:
+        (tmp_path / f"{name}.gz").rename(tmp_path / "kmnist" / f"{name}.gz")
+    with pytest.raises(ValueError, match=r"must have shape \(60000, 28, 28\); got \(20, 6, 5\)"):
+        data.load("kmnist", tmp_path)
+
+
+def test_a_folder_of_a_prepared_set_does_not_hide_the_files_beside_it(tmp_path):
+    write_four(tmp_path)
+    (tmp_path / "mnist" / "3.0.1").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte.gz is not the published file of mnist"):
+        data.load("mnist", tmp_path)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    for name in ("mnist", "digits", "cifar10"):
+        with pytest.raises(FileNotFoundError, match=f"there is no folder .*typo to look for {name} in"):
+            data.load(name, tmp_path / "typo")
+
+
+def test_what_numbers_mean_may_be_said_of_files_of_arrays(tmp_path):
+    np.savez(tmp_path / "levels.npz", train=IMAGES % 17)
+    write_four(tmp_path / "idx")
+    with pytest.warns(UserWarning, match="the largest value is 16: if that is white, say max_value=16"):
+        assert data.load(tmp_path / "levels.npz").max_value == 255
+    assert data.load(tmp_path / "levels.npz", max_value=16).max_value == 16
+    counts = data.load(tmp_path / "levels.npz", meaning=data.Meaning.COUNTS)
+    assert (counts.meaning, counts.max_value) == ("counts", 16)
+    assert data.load(tmp_path / "idx", max_value=300).max_value == 300
+    for name in ("digits", "tfds:mnist"):
+        with pytest.raises(ValueError, match=f"max_value is not for {name}: it is for files of arrays"):
+            data.load(name, max_value=16)
+
+
+def test_the_checksum_does_not_depend_on_the_memory_of_the_machine(tmp_path, monkeypatch):
+    from PIL import Image
+
+    for number, image in enumerate(IMAGES):
+        Image.fromarray(image).save(tmp_path / f"{number:02}.png")
+    held = data.load(tmp_path)
+    monkeypatch.setattr(loading, "host_capacity", lambda: 100)
+    read = data.load(tmp_path)
+    assert isinstance(read.train.examples, data.Lazy)
+    assert held.sha256 == read.sha256
+    assert data.hold_out(held, 3).sha256 == data.hold_out(read, 3).sha256 != held.sha256
+    # What is made of it is another array, of which nothing else is known than what is in it.
+    changed = held._replace(train=held.train._replace(examples=held.train.examples[::-1]))
+    assert changed.sha256 != held.sha256
+    assert (
+        changed.sha256
+        == changed._replace(train=changed.train._replace(examples=np.array(changed.train.examples))).sha256
+    )

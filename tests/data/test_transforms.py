@@ -280,7 +280,7 @@ BINARIZE = partial(binarize, max_value=255)
 
 def expected(transform, seed, number, index):
     """By the definition: one example, its own key, no compiled program."""
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), number), index)
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 0x0DA7A5E7), number), index)
     return np.asarray(transform(key, RANDOM_SPLIT[index][None])[0])
 
 
@@ -365,8 +365,12 @@ def test_checksums_tell_apart_what_is_known_to_differ():
     ]
     assert len(set(different)) == len(different)
     assert checksum(flip) == checksum(flip)
+
     # An address in memory is no name.
-    one, other = (partial(lambda key, x, inner: x, inner=lambda: None) for _ in range(2))
+    def same(key, x, inner):
+        return x
+
+    one, other = (partial(same, inner=lambda: None) for _ in range(2))
     assert checksum(one) == checksum(other)
     result = once(small(), partial(random_crop, size=(3, 3)), seed=7)
     assert result.origin == "memory, random_crop(size=(3, 3)) with seed 7"
@@ -401,9 +405,9 @@ def test_a_set_without_validation_and_an_empty_split():
         ("flip", {}, TypeError, "once: transform must be a function; got str"),
         (random_flip, {"seed": -1}, ValueError, "once: seed must be at least 0; got -1"),
         (random_flip, {"seed": 2**32}, ValueError, r"once: seed must be below 2\*\*32"),
-        (random_flip, {"max_value": 0}, ValueError, "once: max_value must be positive"),
-        (random_flip, {"max_value": np.inf}, ValueError, "once: max_value must be one finite number; got inf"),
-        (random_flip, {"max_value": np.ones(2)}, ValueError, "once: max_value must be one finite number"),
+        (random_flip, {"max_value": 0}, ValueError, "^max_value must be positive"),
+        (random_flip, {"max_value": np.inf}, ValueError, "^max_value must be one finite number; got inf"),
+        (random_flip, {"max_value": np.ones(2)}, ValueError, "^max_value must be one finite number"),
         (random_flip, {"meaning": "grey"}, ValueError, "'grey' is not a valid Meaning"),
         (BINARIZE, {"meaning": data.Meaning.BINARY, "max_value": 255}, ValueError, "max_value must be 1 for binary"),
         (lambda key, x: None, {}, TypeError, "once: what transform returns must be an array; got NoneType"),
@@ -420,29 +424,66 @@ def test_a_set_without_validation_and_an_empty_split():
             random_flip,
             {"meaning": data.Meaning.BINARY},
             ValueError,
-            "train split must be 0 or 1 to be binary.*got values from [0-9]+ to 2",
+            "train split must be 0 and 1; got whole numbers from [0-9]+ to 2",
         ),
         (
             lambda key, x: x / 2,
             {"meaning": data.Meaning.COUNTS},
             ValueError,
-            "must be whole numbers from 0 to max_value",
+            "must be whole, from 0 to 255; got numbers from",
         ),
-        (lambda key, x: x - 255.0, {}, ValueError, "from 0 to max_value to be intensities, .*values from -2"),
-        (lambda key, x: x * 2.0, {}, ValueError, "from 0 to max_value to be intensities, with max_value=255"),
+        (lambda key, x: x - 255.0, {}, ValueError, "must be from 0 to max_value=255; got .*numbers from -2"),
+        (lambda key, x: x * 2.0, {}, ValueError, "must be from 0 to max_value=255; got .*numbers from"),
         (
             lambda key, x: x * np.inf,
             {"meaning": data.Meaning.REAL},
             ValueError,
-            "must be finite and of magnitude up to",
+            "must be finite in float32; got",
         ),
-        (lambda key, x: x - 300.0, {"meaning": data.Meaning.REAL}, ValueError, "of magnitude up to max_value"),
+        (
+            lambda key, x: x - 300.0,
+            {"meaning": data.Meaning.REAL},
+            ValueError,
+            "must be from -255 to 255; got .*numbers from -2",
+        ),
     ],
 )
 @pytest.mark.parametrize("lazy", [False, True])
 def test_what_cannot_be_done_once_is_named(transform, options, error, message, lazy):
+    if lazy and getattr(transform, "__name__", "") == "<lambda>":
+        transform.__name__ = "named"
     with pytest.raises(error, match=message):
         once(small(lazy=lazy), transform, **options).train.examples[:]
+
+
+def test_a_lambda_has_no_name_for_a_checksum():
+    for transform in (lambda key, x: x, partial(lambda key, x, size: x, size=3)):
+        assert once(small(), transform).train.examples.shape == small().train.examples.shape
+        with pytest.raises(ValueError, match=r"a transform of lazy examples must have a name, .* got a lambda"):
+            once(small(lazy=True), transform)
+
+
+def test_a_set_may_be_made_once_while_something_is_traced():
+    """As in a sweep, whose settings are traced when an experiment is built."""
+
+    def build(beta):
+        return beta * jnp.sum(
+            once(small(), partial(binarize, max_value=255), meaning=data.Meaning.BINARY).train.examples
+        )
+
+    expected = once(small(), partial(binarize, max_value=255), meaning=data.Meaning.BINARY).train.examples.sum()
+    assert jax.jit(build)(2.0) == 2 * expected
+
+
+def test_its_keys_are_none_of_a_run_with_the_same_seed():
+    data_of = lambda key: tuple(np.asarray(jax.random.key_data(key)).tolist())
+    shown = once(small(), lambda key, x: jax.random.key_data(key)[None], meaning=data.Meaning.COUNTS, max_value=2**32)
+    keys = {tuple(row) for split in shown.splits.values() for row in split.examples.tolist()}
+    seed = jax.random.key(0)
+    of_a_run = [jax.random.fold_in(stream, i) for stream in jax.random.split(seed, 3) for i in range(30)]
+    of_a_run += [jax.random.fold_in(jax.random.clone(seed), i) for i in range(30)]
+    assert len(keys) == sum(len(split.examples) for split in shown.splits.values())
+    assert not keys & {data_of(key) for key in of_a_run}
 
 
 @pytest.mark.parametrize("meaning", data.Meaning)
@@ -450,5 +491,5 @@ def test_the_splits_of_an_array_are_checked_to_the_last_example(meaning):
     def transform(key, x):
         return jnp.where(x == RANDOM_SPLIT[10], jnp.nan, 1.0)
 
-    with pytest.raises(ValueError, match=r"once: results of the train split.*got values from nan"):
+    with pytest.raises(ValueError, match=r"once: results of the train split must be finite .*; got NaN in example 10"):
         once(small(), transform, meaning=meaning)

@@ -5,13 +5,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from vaejax.checks import check_array
 from vaejax.data.dataset import Dataset, Examples, Meaning, Split
+from vaejax.data.labels import integers, settle_labels
 from vaejax.data.lazy import Lazy
 from vaejax.data.meaning import Values, merge_values, settle_meaning, values_of
+from vaejax.data.stored import convert, stored_dtype
 from vaejax.types import Array
 
 # Of examples that are read when they are asked for, as many are looked at, or fewer where these take more bytes.
@@ -40,23 +41,27 @@ def from_arrays(
 
     What the numbers say is found out where it is not given, from the values of all splits: 0 and 1 alone are BINARY;
     uint8 are INTENSITY up to 255, floats from 0 to 1 up to 1, and whatever is not negative up to a `max_value` that is
-    given; other integers from 0 are COUNTS; all else is REAL. Of `Lazy` examples only the first 1,024 are looked at,
-    or fewer where they are large: give the meaning where these may differ from the rest.
+    given; other integers from 0 are COUNTS; all else is REAL. uint8 of which none is above 63 are taken for
+    INTENSITY with a warning. Of `Lazy` examples only the first 1,024 are looked at, or fewer where they are large: give
+    the meaning where these may differ from the rest.
+
+    Labels are integers from 0, or floats that are; rows `[N, C]` of zeros and a single one; or strings, which are
+    numbered as `label_names` has them, or in their order.
 
     Args:
-      train: examples `[N, *E]`, or a `Split` of them with labels `[N]` and factors `[N, F]`, integers from 0.
+      train: examples `[N, *E]`, or a `Split` of them with labels and factors `[N, F]`, integers from 0.
       test: those of the test split. Where it is None, a part of `train` that a fixed permutation picks.
       validation: those of the validation split, if there is one.
       name: of the data set.
       meaning: what the numbers say; the values are checked against it.
       max_value: the intensity of white; of counts and real numbers a bound, by default the largest that occurs.
-      label_names: what the labels 0, 1, ... are called.
+      label_names: what the labels 0, 1, ... are called; by default strings that are labels, sorted.
       factor_names: what the columns of the factors are called.
       test_fraction: how much of `train` becomes the test split where `test` is None.
       origin: where the data were read from, for a person.
 
     Raises:
-      TypeError: what is no array of real numbers, or labels that are no integers.
+      TypeError: what is no array of real numbers, or labels that are neither numbers nor strings.
       ValueError: splits that do not fit together, no examples, values that are not finite or do not fit to the meaning,
         labels, factors or names that do not match.
 
@@ -68,12 +73,14 @@ def from_arrays(
     """
     given = {"train": train, "validation": validation, "test": test}
     raw = {part: _raw(part, value) for part, value in given.items() if value is not None}
-    splits = {part: _checked(part, split) for part, split in raw.items()}
+    labels, label_names = settle_labels(raw, _names("label_names", label_names))
+    factor_names = _names("factor_names", factor_names)
+    splits = {part: _checked(part, split, labels.get(part)) for part, split in raw.items()}
     _check_alike(splits)
-    label_names, factor_names = _check_names(splits, label_names, factor_names)
+    _check_names(splits, label_names, factor_names)
     dtype = splits["train"].examples.dtype
     values = _values(raw, dtype, known=meaning is Meaning.INTENSITY and max_value in (None, 255))
-    meaning, max_value = settle_meaning(values, dtype, meaning, max_value)
+    meaning, max_value = settle_meaning(name, values, dtype, meaning, max_value)
     if test is None:
         splits["train"], splits["test"] = _draw_test(splits["train"], test_fraction)
     return Dataset(
@@ -96,61 +103,23 @@ def _raw(part: str, value: Any) -> Split:
     return split._replace(examples=examples)
 
 
-def _checked(part: str, raw: Split) -> Split:
-    count = len(raw.examples)
-    labels = _integers(f"{part}.labels", raw.labels, count, 1)
-    return Split(_stored(part, raw.examples), labels, _integers(f"{part}.factors", raw.factors, count, 2))
+def _checked(part: str, raw: Split, labels: np.ndarray | None) -> Split:
+    count, factors = len(raw.examples), raw.factors
+    factors = None if factors is None else integers(f"{part}.factors", factors, count, 2)
+    return Split(_stored(part, raw.examples), labels, factors)
 
 
 def _stored(part: str, array: Examples) -> Examples:
-    dtype = _stored_dtype(part, array.dtype)
+    dtype = stored_dtype(part, array.dtype)
     grey = array.ndim == 3
     if isinstance(array, np.ndarray) and (array.dtype == dtype or not isinstance(array, np.memmap)):
-        array = _convert(part, array, dtype)
+        array = convert(part, array, dtype)
         return array[..., None] if grey else array
     source, shape = _lazy(array), (*array.shape, 1) if grey else array.shape
     if (source.dtype, source.shape) == (dtype, shape):
         return source
-    read = lambda rows: _convert(part, np.asarray(source.read(rows)), dtype).reshape(len(rows), *shape[1:])
+    read = lambda rows: convert(part, np.asarray(source.read(rows)), dtype).reshape(len(rows), *shape[1:])
     return Lazy(read, shape, dtype, source.fingerprint)
-
-
-def _stored_dtype(part: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The type that numbers are kept as: none of more bits than JAX has by default."""
-    if dtype == np.bool_:
-        return np.dtype(np.uint8)
-    if jnp.issubdtype(dtype, jnp.floating):
-        return np.dtype(np.float32)
-    if dtype.kind not in "iu":
-        raise TypeError(f"{part} must hold real numbers; got dtype {dtype}")
-    return np.dtype(np.int32) if dtype.itemsize > 4 or dtype == np.uint32 else dtype.newbyteorder("=")
-
-
-def _convert(name: str, array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
-    if dtype.kind == "i" and array.dtype != dtype and array.size:
-        low, high = array.min(), array.max()
-        if low < np.iinfo(dtype).min or high > np.iinfo(dtype).max:
-            raise ValueError(f"{name} must fit into 32-bit integers; got values from {low} to {high}")
-    # What becomes infinite is refused with what was.
-    with np.errstate(over="ignore"):
-        return array.astype(dtype, copy=False)
-
-
-def _integers(name: str, value: Any, count: int, axes: int) -> np.ndarray | None:
-    if value is None:
-        return None
-    check_array(name, value)
-    array = np.asarray(value)
-    if array.dtype.kind not in "iub":
-        raise TypeError(f"{name} must hold integers; got dtype {array.dtype}")
-    # Some archives keep labels as a column.
-    array = array[:, 0] if axes == 1 and array.ndim == 2 and array.shape[1] == 1 else array
-    if array.ndim != axes or len(array) != count:
-        expected = f"({count},)" if axes == 1 else f"({count}, F)"
-        raise ValueError(f"{name} must have shape {expected} for {count} examples; got shape {array.shape}")
-    if array.size and array.min() < 0:
-        raise ValueError(f"{name} must be at least 0; got values down to {array.min()}")
-    return _convert(name, array, _stored_dtype(name, array.dtype))
 
 
 def _check_alike(splits: dict[str, Split]) -> None:
@@ -166,18 +135,18 @@ def _check_alike(splits: dict[str, Split]) -> None:
             raise ValueError(f"{part}.factors must have {of_train.shape[1]} columns as train; got {factors.shape[1]}")
 
 
-def _check_names(
-    splits: dict[str, Split], label_names: Sequence[str], factor_names: Sequence[str]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    for argument, names in (("label_names", label_names), ("factor_names", factor_names)):
-        if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-            raise TypeError(f"{argument} must be a sequence of strings; got {names!r}")
+def _names(argument: str, names: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"{argument} must be a sequence of strings; got {names!r}")
+    return tuple(names)
+
+
+def _check_names(splits: dict[str, Split], label_names: tuple[str, ...], factor_names: tuple[str, ...]) -> None:
     for part, (_, labels, factors) in splits.items():
         if label_names and labels is not None and labels.max() >= len(label_names):
             raise ValueError(f"label_names must be {labels.max() + 1} for {part}.labels; got {len(label_names)}")
         if factor_names and factors is not None and factors.shape[1] != len(factor_names):
             raise ValueError(f"factor_names must be {factors.shape[1]} for {part}.factors; got {len(factor_names)}")
-    return tuple(label_names), tuple(factor_names)
 
 
 def _values(raw: dict[str, Split], dtype: np.dtype[Any], known: bool) -> Values:
@@ -190,7 +159,7 @@ def _look(part: str, array: Examples, dtype: np.dtype[Any]) -> list[Values]:
     step = max(1, BYTES_AT_ONCE // (math.prod(array.shape[1:]) * array.dtype.itemsize))
     rows = min(len(array), LOOKED_AT, step) if isinstance(array, Lazy) else len(array)
     starts = range(0, rows, step)
-    return [values_of(part, start, _convert(part, array[start : min(start + step, rows)], dtype)) for start in starts]
+    return [values_of(part, start, convert(part, array[start : min(start + step, rows)], dtype)) for start in starts]
 
 
 def _draw_test(split: Split, fraction: float) -> tuple[Split, Split]:

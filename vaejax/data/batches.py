@@ -82,8 +82,10 @@ def batches_from(
     >>> next(batches_from(plan, np.arange(6), 1, share=(1, 3))).shape
     (1,)
     """
-    import grain  # slow to import, and needed here alone  # noqa: PLC0415
-
+    try:
+        import grain  # slow to import, and needed here alone  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f'streams need grain: pip install "vaejax[data]" ({error})') from error
     check_count("num_threads", num_threads)
     check_count("prefetch", prefetch)
     check_count("first_step", first_step, minimum=0)
@@ -98,6 +100,8 @@ class _Batches:
     def __init__(self, plan: Plan, examples: Any, share: tuple[int, int]):
         self.steps_per_epoch, batch_size = jax.eval_shape(plan, 0).shape
         index, count = share
+        if not 0 <= index < count:
+            raise ValueError(f"share must be (index, count) with index from 0 to count - 1; got {share}")
         if batch_size % count:
             raise ValueError(f"batch_size must be a multiple of the {count} hosts; got {batch_size}")
         self.part = slice(index * (batch_size // count), (index + 1) * (batch_size // count))

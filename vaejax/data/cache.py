@@ -27,8 +27,9 @@ Arrays = Mapping[str, np.ndarray]
 def cache_folder() -> Path:
     """Where arrays are kept: `VAEJAX_CACHE`, else `vaejax` in `XDG_CACHE_HOME`, else `~/.cache/vaejax`."""
     if os.environ.get("VAEJAX_CACHE"):
-        return Path(os.environ["VAEJAX_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vaejax"
+        return Path(os.environ["VAEJAX_CACHE"]).expanduser()
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(home) / "vaejax"
 
 
 def cached(
@@ -94,7 +95,7 @@ def _describe(array: np.ndarray) -> dict[str, object]:
 
 def _write(root: Path, entry: Path, key: str, arrays: Arrays) -> None:
     root.mkdir(parents=True, exist_ok=True)
-    _sweep(root)
+    sweep(root)
     draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=root))
     try:
         for name, array in arrays.items():
@@ -121,8 +122,9 @@ def _discard(entry: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _sweep(root: Path) -> None:
-    for draft in root.glob(".draft-*"):
+def sweep(root: Path, pattern: str = ".draft-*") -> None:
+    """Take away the folders of a pattern that processes which were killed have left behind."""
+    for draft in root.glob(pattern):
         try:
             old = time.time() - draft.stat().st_mtime > STALE
         except OSError:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vaejax.data.lazy import Lazy
+from vaejax.data.lazy import Held, Lazy, hold
 from vaejax.types import Shape
 
 # Bytes that are hashed at once, so that what is mapped from a file need not fit in memory.
@@ -66,7 +66,10 @@ class Dataset(NamedTuple):
 
     @property
     def sha256(self) -> str:
-        """Checksum of all that is known of all examples, so that a figure can name the data behind it."""
+        """Checksum of all that is known of all examples, so that a figure can name the data behind it.
+
+        Of examples that `load` has read or that are `Lazy`, it is that of what they are read from.
+        """
         digest = hashlib.sha256()
         for name, split in self.splits.items():
             for field, array in zip(Split._fields, split, strict=True):
@@ -77,9 +80,10 @@ class Dataset(NamedTuple):
 
 
 def _hash(digest: Any, array: Examples) -> None:
-    if isinstance(array, Lazy):
+    if isinstance(array, Lazy | Held) and array.fingerprint is not None:
         digest.update(array.fingerprint.encode())
         return
+    assert isinstance(array, np.ndarray)
     step = max(1, HASHED_AT_ONCE // max(1, array[:1].nbytes))
     for start in range(0, len(array), step):
         digest.update(np.ascontiguousarray(array[start : start + step]).tobytes())
@@ -122,11 +126,10 @@ def slice_split(split: Split, start: int, stop: int) -> Split:
 
 
 def _slice(array: Any, start: int, stop: int) -> Any:
-    if not isinstance(array, Lazy):
+    if not isinstance(array, Lazy | Held) or array.fingerprint is None:
         return array[start:stop]
-    return Lazy(
-        lambda rows: array.read(rows + start),
-        (stop - start, *array.shape[1:]),
-        array.dtype,
-        f"{array.fingerprint}[{start}:{stop}]",
-    )
+    fingerprint = f"{array.fingerprint}[{start}:{stop}]"
+    if isinstance(array, Held):
+        return hold(array[start:stop], fingerprint)
+    shape = (stop - start, *array.shape[1:])
+    return Lazy(lambda rows: array.read(rows + start), shape, array.dtype, fingerprint)

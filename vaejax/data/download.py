@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import sys
+import threading
 import urllib.error
 import urllib.request
 import warnings
@@ -16,6 +17,8 @@ from typing import Any
 
 # Seconds to wait for an answer before it is said that there is no network.
 PATIENCE = 5.0
+
+QUIET = threading.RLock()
 
 # A file's name to its address and its sha256.
 Files = Mapping[str, tuple[str, str]]
@@ -110,7 +113,9 @@ def _checked(path: Path, sha256: str) -> Path:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != sha256:
-        raise ValueError(f"{path} is not the published file: its sha256 must be {sha256}; got {found} (delete it)")
+        raise ValueError(
+            f"{path} is not the published file, but altered or of another set: its sha256 must be {sha256}; got {found}"
+        )
     return path
 
 
@@ -161,6 +166,8 @@ def import_tfds() -> Any:
     Raises:
       ModuleNotFoundError: it is not installed, or not whole.
     """
+    if "tensorflow_datasets" in sys.modules and hasattr(sys.modules["tensorflow_datasets"], "builder"):
+        return sys.modules["tensorflow_datasets"]
     try:
         with quiet():
             import tensorflow_datasets  # noqa: PLC0415
@@ -176,7 +183,12 @@ def import_tfds() -> Any:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what tensorflow-datasets prints, logs, warns and draws out of sight."""
+    """Keep what tensorflow-datasets prints, logs, warns and draws out of sight, one thread at a time: all see it."""
+    with QUIET:
+        yield from _quiet()
+
+
+def _quiet() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in ("absl", "urllib3", "tensorflow")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

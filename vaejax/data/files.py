@@ -4,7 +4,7 @@ import difflib
 import os
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -13,6 +13,7 @@ import numpy as np
 from vaejax.data.arrays import from_arrays
 from vaejax.data.dataset import Dataset, Meaning, Split
 from vaejax.data.npy_header import MAGIC, Header, check_size, read_header
+from vaejax.data.npz_names import choose_arrays, list_keys
 
 # An archive can claim any size. The largest in use, dSprites, takes 3 GB; larger arrays belong into npy files,
 # which are mapped.
@@ -21,17 +22,8 @@ READ_AT_ONCE = 2**20
 # What zipfile raises over damaged bytes (RuntimeError over a password).
 DAMAGE = (ValueError, KeyError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
-# What the arrays of an archive are called in practice, large letters or small.
-EXAMPLES = {
-    "train": ("train", "x_train", "train_images", "x", "images", "imgs", "data"),
-    "validation": ("validation", "valid", "val", "x_validation", "x_valid", "x_val", "val_images", "valid_images"),
-    "test": ("test", "x_test", "test_images"),
-}
-LABELS = {
-    "train": ("train_labels", "y_train", "labels", "y"),
-    "validation": ("validation_labels", "valid_labels", "val_labels", "y_validation", "y_valid", "y_val"),
-    "test": ("test_labels", "y_test"),
-}
+# What is said of an array that holds something else.
+NO_NUMBERS = ("must hold numbers", "must be an array of numbers")
 
 
 def read_npz(path: str | os.PathLike[str], keys: Sequence[str]) -> dict[str, np.ndarray]:
@@ -95,10 +87,13 @@ def load_npz(
 ) -> Dataset:
     """A data set of the arrays in an npz archive.
 
-    Its examples are called `train`, `x_train`, `train_images`, `x`, `images`, `imgs` or `data`, or are the one array
-    that there is. Those of the other splits, if there are any, are called `test`, `x_test` or `test_images`;
-    `validation`, `valid` or `val`, also `x_...` and `..._images`. Labels are called `..._labels` or `y_...`, those
-    beside a single array also `labels` or `y`. Without a test split one is drawn, as `from_arrays` does.
+    Its examples are the one array that there is, or are called `train`, `x_train`, `train_x`, `train_images`,
+    `images_train`, `train_data` or so, `x`, `images`, `imgs` or `data`; their labels `y_train`, `train_labels`,
+    `targets_train` or so, `y`, `labels` or `targets`. Those of the other splits, if there are any, have `test`, or
+    `validation`, `valid`, `val` or `dev`, in place of `train`. Capitals and underscores do not matter. Without a test
+    split one is drawn, as `from_arrays` does.
+
+    Other arrays are left out, but not one whose name has `test`, `val`, `label` or `target` in it.
 
     Args:
       path: the archive.
@@ -107,7 +102,8 @@ def load_npz(
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: what `read_npz` and `from_arrays` refuse, no array of examples, or two that may be it.
+      ValueError: what `read_npz` and `from_arrays` refuse, no array of examples, two that may be it, or one that
+        may be of a test split or of labels and has no name of these.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "some.npz"
@@ -116,19 +112,9 @@ def load_npz(
     >>> dataset.shape, dataset.meaning.name, len(dataset.train.labels), len(dataset.test.labels)
     ((4, 4, 1), 'BINARY', 9, 1)
     """
-    keys = npz_keys(path)
-    found = {split: (_find(path, keys, EXAMPLES[split]), _find(path, keys, LABELS[split])) for split in EXAMPLES}
-    if found["train"][0] is None and len(keys) == 1:
-        found["train"] = (keys[0], None)
-    for split, (examples, labels) in found.items():
-        if examples is None and (labels is not None or split == "train"):
-            raise ValueError(f"{path} must hold an array {', '.join(EXAMPLES[split])}; got {_list(keys)}")
-    arrays = read_npz(path, [key for pair in found.values() for key in pair if key is not None])
-    splits = {
-        split: Split(arrays[examples], None if labels is None else arrays[labels])
-        for split, (examples, labels) in found.items()
-        if examples is not None
-    }
+    chosen = choose_arrays(path, npz_keys(path))
+    arrays = read_npz(path, [examples for examples, _ in chosen.values()])
+    splits = {split: Split(arrays[examples], _read_labels(path, key)) for split, (examples, key) in chosen.items()}
     return _dataset(path, splits, meaning, max_value)
 
 
@@ -158,7 +144,7 @@ def load_npy(
     """
     path = Path(path)
     beside = path.with_name(f"{path.stem}_labels.npy")
-    labels = np.array(read_npy(beside)) if beside.is_file() else None
+    labels = _labels(lambda: np.array(read_npy(beside))) if beside.is_file() else None
     return _dataset(path, {"train": Split(read_npy(path), labels)}, meaning, max_value)
 
 
@@ -172,11 +158,17 @@ def _dataset(
         raise ValueError(f"{path}: {error}") from error
 
 
-def _find(path: str | os.PathLike[str], keys: Sequence[str], names: Sequence[str]) -> str | None:
-    found = [key for key in keys if key.lower() in names]
-    if len(found) > 1:
-        raise ValueError(f"{path} must hold one array {', '.join(names)}; got {_list(found)} (read_npz reads any)")
-    return found[0] if found else None
+def _read_labels(path: str | os.PathLike[str], key: str | None) -> np.ndarray | None:
+    return None if key is None else _labels(lambda: read_npz(path, [key])[key])
+
+
+def _labels(read: Callable[[], np.ndarray]) -> np.ndarray:
+    try:
+        return read()
+    except ValueError as error:
+        if not any(words in str(error) for words in NO_NUMBERS):
+            raise
+        raise ValueError(f"{error} (labels that are strings must be stored as integers)") from error
 
 
 def _open(path: str | os.PathLike[str]) -> IO[bytes]:
@@ -204,11 +196,7 @@ def _check_keys(path: str | os.PathLike[str], there: Sequence[str], keys: Sequen
         if key not in there:
             near = difflib.get_close_matches(key, there, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
-            raise ValueError(f"{path} has no array {key}{hint}; got {_list(there)}")
-
-
-def _list(keys: Sequence[str]) -> str:
-    return ", ".join(keys[:20]) + (f" and {len(keys) - 20} more" if len(keys) > 20 else "") or "no array"
+            raise ValueError(f"{path} has no array {key}{hint}; got {list_keys(there)}")
 
 
 def _read_member(path: str | os.PathLike[str], archive: zipfile.ZipFile, key: str) -> np.ndarray:

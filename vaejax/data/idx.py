@@ -7,11 +7,12 @@ import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from vaejax.data.dataset import Dataset, Split
+from vaejax.data.arrays import from_arrays
+from vaejax.data.dataset import Dataset, Meaning, Split
 
 UNSIGNED_BYTE = 0x08
 # A header can claim any size; nothing of this kind is larger.
@@ -93,13 +94,21 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 
-def load_idx(folder: str | os.PathLike[str], name: str = "idx") -> Dataset:
+def load_idx(
+    folder: str | os.PathLike[str],
+    name: str | None = None,
+    *,
+    meaning: Meaning | None = None,
+    max_value: float | None = None,
+) -> Dataset:
     """Images and labels in four IDX files with the names of MNIST's, gzipped or not.
 
     Args:
       folder: where the files are, or a folder that holds them in a folder of that name.
-      name: of the data set; `mnist`, `fashion_mnist` and `kmnist` must have 60,000 and 10,000 images of 28x28, and the
-        first two the published checksums.
+      name: of the data set, that of the folder where None; what is called `mnist`, `fashion_mnist` or `kmnist` must
+        have 60,000 and 10,000 images of 28x28, and the first two the published checksums.
+      meaning: what the numbers of another set say, as of `from_arrays`.
+      max_value: likewise.
 
     Source: LeCun, Cortes and Burges, The MNIST database of handwritten digits; Xiao et al. 2017, Fashion-MNIST;
     Clanuwat et al. 2018, Deep Learning for Classical Japanese Literature (Kuzushiji-MNIST).
@@ -109,8 +118,11 @@ def load_idx(folder: str | os.PathLike[str], name: str = "idx") -> Dataset:
       ValueError: a file is damaged, or is not what its name says.
     """
     root = Path(folder)
-    root = root / name if (root / name).is_dir() else root
-    return read_idx_set({part: _find(root, file) for part, file in FILES.items()}, name)
+    if name is not None and has_idx_files(root / name):
+        root = root / name
+    paths = {part: _find(root, file) for part, file in FILES.items()}
+    known = KNOWN.get(name or "")
+    return read_idx_set(paths, name or root.resolve().name, known, meaning=meaning, max_value=max_value)
 
 
 def has_idx_files(folder: str | os.PathLike[str]) -> bool:
@@ -118,10 +130,9 @@ def has_idx_files(folder: str | os.PathLike[str]) -> bool:
     return any((Path(folder) / f"{file}{end}").is_file() for file in FILES.values() for end in ("", ".gz"))
 
 
-def read_idx_set(paths: Mapping[str, Path], name: str) -> Dataset:
-    """The data set in files by the names of their parts, as `FILES` has them."""
+def read_idx_set(paths: Mapping[str, Path], name: str, known: KnownSet | None, **numbers: Any) -> Dataset:
+    """The data set in files by the names of their parts, as `FILES` has them; a known one must be what it says."""
     arrays = {part: read_idx(paths[part]) for part in FILES}
-    known = KNOWN.get(name)
     if known:
         for part, expected in zip(FILES, known.sha256, strict=bool(known.sha256)):
             if _checksum(arrays[part]) != expected:
@@ -130,8 +141,13 @@ def read_idx_set(paths: Mapping[str, Path], name: str) -> Dataset:
                     "your own is read by the path of its folder)"
                 )
     train, test = (_split(paths, arrays, split, known, count) for split, count in COUNTS.items())
-    names = known.label_names if known else ()
-    return Dataset(name, train, test, max_value=255, label_names=names, origin=str(paths["train_images"].parent))
+    origin = str(paths["train_images"].parent)
+    if known:
+        return Dataset(name, train, test, max_value=255, label_names=known.label_names, origin=origin)
+    try:
+        return from_arrays(train, test, name=name, origin=origin, **numbers)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{origin}: {error}") from error
 
 
 # Of the published sets.

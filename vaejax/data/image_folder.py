@@ -2,7 +2,9 @@
 
 import hashlib
 import io
+import itertools
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,13 +15,14 @@ import numpy as np
 from vaejax.data.arrays import from_arrays
 from vaejax.data.dataset import Dataset, Meaning, Split
 from vaejax.data.image_listing import FORMATS, list_split, split_folders
-from vaejax.data.images import check_fit, fit_image
+from vaejax.data.images import check_fit, fit_image, import_pillow
 from vaejax.data.lazy import Lazy
 
 # No image takes more; what does is not read.
 MAX_BYTES = 2**28
 # Of how PIL holds pixels, what is 8 bits deep; the grey ones, and those that become red, green and blue.
 GREY, COLOUR = ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+BITS_PER_SAMPLE = 258
 # A pool of threads costs as much as decoding some small images.
 FEW = 8
 
@@ -36,19 +39,22 @@ class _File(NamedTuple):
 def load_image_folder(
     folder: str | os.PathLike[str], *, size: tuple[int, int] | None = None, crop: int | None = None
 ) -> Dataset:
-    """The images below a folder, in the order of their paths: png, jpg, bmp, webp, gif (its first frame), ppm and pgm.
+    """The images below a folder, in the order of their paths: png, jpg, bmp, webp, gif, tif, ppm, pgm and pbm.
 
-    Folders `train`, `validation` (or `valid`, `val`) and `test` are splits; where there are none, or no test split, one
-    is drawn as `from_arrays` does. In a split, either all images are in folders, each a class with its folder's name,
-    or none is. Names that start with a dot and files of other types are left out.
+    Folders `train` (or `training`), `validation` (or `valid`, `val`, `validate`, `dev`) and `test` (or `testing`) are
+    splits, in large letters or small; where there are none, or no test split, one is drawn as `from_arrays` does. In a
+    split, either all images are in folders, each a class with its folder's name, or none is. Names that start with a
+    dot, files that are no images and folders without any are left out.
 
-    Grey images have one channel, all others three: palettes are looked up, transparency is dropped, and a camera's
-    remark on how it was held is not followed. All must have one size and as many channels.
+    Grey images have one channel, all others three, and so have all where some are grey and some are not: palettes are
+    looked up, transparency is dropped, and a camera's remark on how it was held is followed in a tif only. Of several
+    frames or pages the first is taken. All images must have one size.
 
     With `crop`, a centred square of so many pixels is cut out first. With `size`, the largest centred part of that
     aspect is resized by PIL's bilinear filter, which averages where it shrinks.
 
-    All files are read once, for a checksum. They are decoded when the examples are asked for.
+    All files are read once, for a checksum. They are decoded when the examples are asked for. Files that are the same
+    in two splits are warned of.
 
     Args:
       folder: where the images are.
@@ -57,7 +63,9 @@ def load_image_folder(
 
     Raises:
       FileNotFoundError: no such folder, or no images in it.
-      ValueError: an image that is damaged or 16 bits deep, images of several sizes, or folders that say no clear split.
+      ModuleNotFoundError: pillow is not installed.
+      ValueError: an image that is damaged, 16 bits deep or of a type that is not read (such as heic), images of several
+        sizes, or folders that say no clear split.
 
     >>> import tempfile
     >>> from PIL import Image
@@ -69,20 +77,47 @@ def load_image_folder(
     ((2, 16, 16, 3), 1)
     """
     check_fit(size, crop)
+    import_pillow()
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is missing, or is no folder")
-    listed = {split: list_split(root, path) for split, path in split_folders(root).items()}
-    files = _look_at_all(listed)
+    files = _look_at_all({split: list_split(root, path) for split, path in split_folders(root).items()})
+    _warn_of_copies(root, files)
     shape = _common_shape([file for split in files.values() for file in split], size, crop)
-    names = sorted({file.label for split in files.values() for file in split if file.label is not None})
-    numbers: dict[str | None, int] = {name: number for number, name in enumerate(names)}
+    classes = sorted({file.label for split in files.values() for file in split if file.label is not None})
+    numbers: dict[str | None, int] = {name: number for number, name in enumerate(classes)}
     splits: dict[str, Any] = {split: _split(root, each, numbers, shape, size, crop) for split, each in files.items()}
-    kind: dict[str, Any] = {"name": root.resolve().name, "meaning": Meaning.INTENSITY, "max_value": 255}
+    kind: dict[str, Any] = {"name": _printable(root.resolve().name), "meaning": Meaning.INTENSITY, "max_value": 255}
     try:
-        return from_arrays(**splits, **kind, label_names=names, origin=str(root))
+        return from_arrays(**splits, **kind, label_names=_label_names(classes), origin=_printable(str(root)))
     except ValueError as error:
         raise ValueError(f"{root}: {error}") from error
+
+
+def _warn_of_copies(root: Path, files: dict[str, list[_File]]) -> None:
+    seen: dict[str, _File] = {}
+    copies = []
+    for split in files.values():
+        copies += [(seen[file.sha256].path, file.path) for file in split if file.sha256 in seen]
+        seen |= {file.sha256: file for file in split}
+    if copies:
+        count = "1 image occurs" if len(copies) == 1 else f"{len(copies)} images occur"
+        example = " and ".join(str(path.relative_to(root)) for path in copies[0])
+        warnings.warn(f"{root}: {count} in two splits, such as {example}", stacklevel=3)
+
+
+def _printable(name: str) -> str:
+    # The name of a file may be of any bytes.
+    return os.fsencode(name).decode("utf-8", errors="replace")
+
+
+def _label_names(classes: Sequence[str]) -> list[str]:
+    """The names of the classes as they can be printed, with numbers where these would be equal."""
+    found: dict[str, None] = {}
+    for plain in map(_printable, classes):
+        numbered = (f"{plain} {number}" for number in itertools.count(2))
+        found[next(name for name in itertools.chain([plain], numbered) if name not in found)] = None
+    return list(found)
 
 
 def _look_at_all(listed: dict[str, list[tuple[Path, str | None]]]) -> dict[str, list[_File]]:
@@ -107,15 +142,14 @@ def _look_at(path: Path, label: str | None) -> _File:
 
 def _open(path: Path, content: bytes) -> Any:
     """The image, of which PIL has read no more than the header."""
-    from PIL import Image  # noqa: PLC0415
-
+    pillow = import_pillow()
     try:
-        image = Image.open(io.BytesIO(content), formats=sorted(set(FORMATS.values())))
+        image = pillow.open(io.BytesIO(content), formats=sorted(set(FORMATS.values())))
     # PIL lets through whatever its readers raise; what warns of too many pixels may be set to raise, too.
     except Exception as error:
         reason = "it is no image of a known type" if "cannot identify" in str(error) else error
         raise ValueError(f"{path} is damaged or no image: {reason}") from error
-    limit = Image.MAX_IMAGE_PIXELS
+    limit = pillow.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
         raise ValueError(f"{path} must have at most {limit} pixels; got {image.width} x {image.height}")
     if image.mode not in GREY + COLOUR or _is_deep(image):
@@ -124,7 +158,10 @@ def _open(path: Path, content: bytes) -> Any:
 
 
 def _is_deep(image: Any) -> bool:
-    # Of these two types PIL would drop the lower bits in silence. What it hands to the decoder says how many there are.
+    # Of these types PIL would drop the lower bits in silence. What it hands to the decoder says how many there are, but
+    # of a tif whose channels are one after the other.
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(BITS_PER_SAMPLE, (1,))) > 8
     hint = image.tile[0].args if image.format in ("PNG", "PPM") and image.tile else None
     return hint[1] > 255 if isinstance(hint, tuple) else ";16" in str(hint)
 
@@ -134,14 +171,12 @@ def _common_shape(files: Sequence[_File], size: tuple[int, int] | None, crop: in
     small = next((file for file in files if crop is not None and crop > min(file.width, file.height)), None)
     if small is not None:
         raise ValueError(f"crop must fit into every image; got {crop}, and {small.path} has {_describe(small)}")
-    mixed = next((file for file in files if size is None and crop is None and file[2:4] != first[2:4]), None)
-    other = mixed or next((file for file in files if file.channels != first.channels), None)
+    other = next((file for file in files if size is None and crop is None and file[2:4] != first[2:4]), None)
     if other is not None:
-        remedy = "give size=(height, width), or crop=pixels" if mixed else "convert them to either"
         found = f"{_describe(first)} in {first.path} and {_describe(other)} in {other.path}"
-        raise ValueError(f"all images must be alike; got {found} ({remedy})")
+        raise ValueError(f"all images must be alike; got {found} (give size=(height, width), or crop=pixels)")
     height, width = size or ((crop, crop) if crop is not None else (first.height, first.width))
-    return int(height), int(width), first.channels
+    return int(height), int(width), max(file.channels for file in files)
 
 
 def _describe(file: _File) -> str:
@@ -156,11 +191,11 @@ def _split(
     size: tuple[int, int] | None,
     crop: int | None,
 ) -> Split:
-    digest = hashlib.sha256(f"{shape[:2] if size else size} {crop}\n".encode())
+    digest = hashlib.sha256(f"{shape[:2] if size else size} {crop} {shape[2]}\n".encode())
     for file in files:
         digest.update(os.fsencode(file.path.relative_to(root).as_posix()) + f"\n{file.sha256}\n".encode())
     one = lambda row: _decode(files[row], shape, size is not None, crop)
-    read = lambda rows: np.stack(_in_threads(one, rows)) if len(rows) else np.zeros((0, *shape), np.uint8)
+    read = lambda rows: np.stack([one(row) for row in rows]) if len(rows) else np.zeros((0, *shape), np.uint8)
     labels = None if files[0].label is None else np.array([numbers[file.label] for file in files], np.int32)
     return Split(Lazy(read, (len(files), *shape), np.dtype(np.uint8), digest.hexdigest()), labels)
 
@@ -173,7 +208,8 @@ def _decode(file: _File, shape: tuple[int, int, int], resized: bool, crop: int |
     try:
         # A palette may say how transparent each of its colours is, of which a direct way to RGB would warn.
         image = image.convert("RGBA") if image.mode in ("P", "PA") else image
-        image = image.convert("L" if file.channels == 1 else "RGB")
+        image = image.convert("L" if shape[2] == 1 else "RGB")
     except Exception as error:
         raise ValueError(f"{file.path} is truncated or damaged: {error}") from error
-    return np.asarray(fit_image(image, shape[:2] if resized else None, crop)).reshape(shape)
+    array = np.asarray(fit_image(image, shape[:2] if resized else None, crop))
+    return array[..., None] if array.ndim == 2 else array

@@ -5,6 +5,19 @@ from typing import Any
 from vaejax.checks import check_count
 
 
+def import_pillow() -> Any:
+    """The module `PIL.Image`.
+
+    Raises:
+      ModuleNotFoundError: pillow is not installed.
+    """
+    try:
+        from PIL import Image  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError('images need pillow: pip install "vaejax[data]"') from error
+    return Image
+
+
 def check_fit(size: Any, crop: Any) -> None:
     """Raise `TypeError` or `ValueError` on what `fit_image` cannot do."""
     if crop is not None:
@@ -39,9 +52,7 @@ def _cut(image: Any, height: int, width: int) -> Any:
 
 
 def _resize(image: Any, height: int, width: int) -> Any:
-    from PIL import Image  # noqa: PLC0415
-
     # The largest part of that aspect, to a pixel. The filter would look beyond a box that is not cut out.
     scale = min(image.width / width, image.height / height)
     part = _cut(image, max(1, round(scale * height)), max(1, round(scale * width)))
-    return part.resize((width, height), Image.Resampling.BILINEAR)
+    return part.resize((width, height), import_pillow().Resampling.BILINEAR)

@@ -6,16 +6,17 @@ import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from vaejax.data import download, prepared, tfds
 from vaejax.data.binarized_mnist import load_binarized_mnist, read_binarized_text
-from vaejax.data.dataset import Dataset, map_splits
+from vaejax.data.dataset import Dataset, Meaning, Split, map_splits
 from vaejax.data.digits import load_digits
 from vaejax.data.dsprites import load_dsprites
 from vaejax.data.files import load_npy, load_npz
 from vaejax.data.idx import FILES, KNOWN, has_idx_files, load_idx, read_idx_set
 from vaejax.data.image_folder import load_image_folder
-from vaejax.data.lazy import Lazy, read_all
+from vaejax.data.lazy import Lazy, hold, read_all
 from vaejax.data.sprites import make_sprites
 from vaejax.memory import host_capacity
 
@@ -34,6 +35,8 @@ def load(
     size: tuple[int, int] | None = None,
     crop: int | None = None,
     splits: Mapping[str, str] | None = None,
+    meaning: Meaning | None = None,
+    max_value: float | None = None,
 ) -> Dataset:
     """A data set by its name, or by the path of its files.
 
@@ -41,18 +44,21 @@ def load(
     - `mnist`, `fashion_mnist`, `kmnist` (four IDX files), `binarized_mnist`, `dsprites`: from their published files.
     - any name of tensorflow-datasets, such as `cifar10`, `celeb_a` or `emnist/letters`: prepared once, which may need
       TensorFlow, and then read without it. `tfds:mnist` is the MNIST of tensorflow-datasets.
-    - a path: an `.npz` or `.npy` file, a folder of images, or a folder of four IDX files.
+    - a path: an `.npz` or `.npy` file, a folder of images, or a folder of four IDX files. A word without a separator is
+      a path only where it is no name; `./word` always is one, and so is a `Path`.
 
     What would be downloaded is taken from the folder where it is there already. Examples that fit in a quarter of the
     machine's memory are kept in it; others are `Lazy`.
 
     Args:
       name: of the data set, or a path.
-      folder: where files are looked for first; by default what the environment variable `VAEJAX_DATA` names. Of
-        tensorflow-datasets it is the data folder too.
+      folder: where files are looked for first; by default what the environment variable `VAEJAX_DATA` names. Sets of
+        tensorflow-datasets are prepared there too where it is given.
       size: height and width to which images of a folder or of tensorflow-datasets are resized.
       crop: before that, a centred square of so many pixels is cut out of them.
       splits: of tensorflow-datasets: `train`, `validation` and `test` in its slices, such as `train[:50000]`.
+      meaning: what the numbers of an `.npz`, `.npy` or IDX file say, where that is not to be found out from them.
+      max_value: of these, the intensity of white.
 
     Raises:
       FileNotFoundError: files that are not there; the message says where they were looked for.
@@ -63,14 +69,20 @@ def load(
     (8, 8, 1)
     """
     text = os.fspath(name)
-    folder = folder or os.environ.get(FOLDER) or None
-    reader = _reader_of_name(text, folder) or _reader_of_path(text, size, crop)
-    if reader is not None:
-        images = isinstance(reader, partial) and reader.func is load_image_folder
-        _refuse(text, splits=splits, **({} if images else {"size": size, "crop": crop}))
-        return _kept(reader())
-    if not text.startswith(TFDS):
-        _check_known(text, folder)
+    if folder is not None and not Path(folder).expanduser().is_dir():
+        raise FileNotFoundError(f"there is no folder {folder} to look for {text} in")
+    given = {"size": size, "crop": crop, "splits": splits, "meaning": meaning, "max_value": max_value}
+    if isinstance(name, os.PathLike) or _is_path(text):
+        return _kept(_read_path(Path(text).expanduser(), text, given))
+    where = Path(folder or os.environ.get(FOLDER) or "").expanduser() if folder or os.environ.get(FOLDER) else None
+    if text in MADE or text in PUBLISHED:
+        _refuse(text, given)
+        return _kept(MADE[text]() if text in MADE else PUBLISHED[text](where))
+    if not text.startswith(TFDS) and not _is_known(text, folder):
+        if text and Path(text).is_dir():
+            return _kept(_read_path(Path(text), text, given))
+        raise _unknown(text, folder)
+    _refuse(text, {option: given[option] for option in ("meaning", "max_value")})
     return tfds.load_tfds(text.removeprefix(TFDS), folder, splits=splits, size=size, crop=crop)
 
 
@@ -79,25 +91,28 @@ def names() -> list[str]:
     return sorted({*MADE, *PUBLISHED})
 
 
-def _published_idx(name: str, folder: Folder) -> Dataset:
+def _published_idx(name: str, folder: Path | None) -> Dataset:
     """A set of four IDX files: those of the folder, or what is fetched."""
-    for root in () if folder is None else (Path(folder) / name, Path(folder)):
+    known = KNOWN[name]
+    # Without checksums, files are what they are called only where their folder says so.
+    places = [] if folder is None else [folder / name, *([folder] if known.sha256 else [])]
+    for root in places:
         if has_idx_files(root):
             return load_idx(root, name)
-    found = download.fetch(name, download.known_files(name), _folders(name, folder))
-    return read_idx_set({part: found[f"{file}.gz"] for part, file in FILES.items()}, name)
+    found = download.fetch(name, download.known_files(name), [] if folder is None else [folder])
+    return read_idx_set({part: found[f"{file}.gz"] for part, file in FILES.items()}, name, known)
 
 
-def _binarized_mnist(folder: Folder) -> Dataset:
+def _binarized_mnist(folder: Path | None) -> Dataset:
     name = "binarized_mnist"
     if folder is not None:
         with contextlib.suppress(FileNotFoundError):
             return load_binarized_mnist(folder)
-    found = download.fetch(name, download.known_files(name), _folders(name, folder))
+    found = download.fetch(name, download.known_files(name), [] if folder is None else [folder])
     return read_binarized_text({part: found[f"{name}_{part}.amat"] for part in ("train", "valid", "test")})
 
 
-def _dsprites(folder: Folder) -> Dataset:
+def _dsprites(folder: Path | None) -> Dataset:
     if folder is None:
         raise FileNotFoundError(f"dsprites needs the folder of its file: folder, or the environment variable {FOLDER}")
     return load_dsprites(folder)
@@ -107,71 +122,75 @@ def _color_sprites() -> Dataset:
     return make_sprites(channels=3, num_positions=5)._replace(name="color_sprites")
 
 
-def _folders(name: str, folder: Folder) -> list[Path]:
-    return [] if folder is None else [Path(folder) / name, Path(folder)]
-
-
-READERS: dict[str, Callable[[Path], Dataset]] = {".npz": load_npz, ".npy": load_npy}
+READERS: dict[str, Callable[..., Dataset]] = {".npz": load_npz, ".npy": load_npy}
 MADE: dict[str, Callable[[], Dataset]] = {
     "digits": load_digits,
     "sprites": make_sprites,
     "color_sprites": _color_sprites,
 }
-PUBLISHED: dict[str, Callable[[Folder], Dataset]] = {
+PUBLISHED: dict[str, Callable[[Path | None], Dataset]] = {
     **{name: partial(_published_idx, name) for name in KNOWN},
     "binarized_mnist": _binarized_mnist,
     "dsprites": _dsprites,
 }
 
 
-def _reader_of_name(name: str, folder: Folder) -> Callable[[], Dataset] | None:
-    if name in MADE:
-        return MADE[name]
-    if name in PUBLISHED:
-        return partial(PUBLISHED[name], folder)
-    return None
+def _is_path(text: str) -> bool:
+    """Whether a text can be nothing but a path, or has a separator and is one."""
+    path = Path(text)
+    if not text or path.is_absolute() or text[0] in ".~" or path.suffix.lower() in READERS:
+        return bool(text)
+    return len(path.parts) > 1 and path.exists()
 
 
-def _reader_of_path(name: str, size: tuple[int, int] | None, crop: int | None) -> Callable[[], Dataset] | None:
-    """How to read what is at a path; None where the name is no path."""
-    path = Path(name).expanduser()
-    if not name or not path.exists():
-        if path.is_absolute() or name.startswith(".") or path.suffix in READERS:
-            raise FileNotFoundError(f"there is no file or folder {path}")
-        return None
+def _read_path(path: Path, name: str, given: Mapping[str, Any]) -> Dataset:
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file or folder {path}")
+    suffix = path.suffix.lower()
+    numbers = {option: given[option] for option in ("meaning", "max_value")}
+    if path.is_dir() and has_idx_files(path):
+        _refuse(name, {option: value for option, value in given.items() if option not in numbers})
+        return load_idx(path, **numbers)
     if path.is_dir():
-        return (
-            partial(load_idx, path) if has_idx_files(path) else partial(load_image_folder, path, size=size, crop=crop)
-        )
-    if path.suffix not in READERS:
+        _refuse(name, {option: value for option, value in given.items() if option not in ("size", "crop")})
+        return load_image_folder(path, size=given["size"], crop=given["crop"])
+    if suffix not in READERS:
         raise ValueError(f"{path} must be an .npz or .npy file, or a folder; got a file that ends in {path.suffix!r}")
-    return partial(READERS[path.suffix], path)
+    _refuse(name, {option: given[option] for option in ("size", "crop", "splits")})
+    return READERS[suffix](path, **numbers)
 
 
-def _check_known(name: str, folder: Folder) -> None:
-    """Raise where neither this library nor tensorflow-datasets knows a name."""
-    others: list[str] = []
+def _is_known(name: str, folder: Folder) -> bool:
+    """Whether tensorflow-datasets knows a name, or somebody has prepared a set of this name."""
+    return bool(prepared.NAME.fullmatch(name)) and name.partition("/")[0].partition(":")[0] in _others(folder)
+
+
+def _others(folder: Folder) -> list[str]:
     # Without tensorflow-datasets there is nothing else to know.
     with contextlib.suppress(ModuleNotFoundError):
-        others = prepared.known_names(folder)
-    if prepared.NAME.fullmatch(name) and name.partition("/")[0].partition(":")[0] in others:
-        return
-    near = " or ".join(difflib.get_close_matches(name, [*names(), *others], 3))
+        return prepared.known_names(folder)
+    return []
+
+
+def _unknown(name: str, folder: Folder) -> ValueError:
+    near = " or ".join(difflib.get_close_matches(name, [*names(), *_others(folder)], 3))
     there = f"there are {', '.join(names())}, those of tensorflow-datasets, and paths of files and folders"
-    raise ValueError(f"unknown data set {name}: {f'perhaps {near}; ' if near else ''}{there}")
+    return ValueError(f"unknown data set {name}: {f'perhaps {near}; ' if near else ''}{there}")
 
 
-def _refuse(name: str, **options: object) -> None:
-    for option, value in options.items():
+FOR = {
+    "size": "tensorflow-datasets and folders of images (data.resize and data.center_crop are for arrays)",
+    "crop": "tensorflow-datasets and folders of images (data.resize and data.center_crop are for arrays)",
+    "splits": "tensorflow-datasets",
+    "meaning": "files of arrays",
+    "max_value": "files of arrays",
+}
+
+
+def _refuse(name: str, given: Mapping[str, Any]) -> None:
+    for option, value in given.items():
         if value is not None:
-            raise ValueError(
-                f"{option} is not for {name}: it is for tensorflow-datasets"
-                + (
-                    ""
-                    if option == "splits"
-                    else " and folders of images (data.resize and data.center_crop are for arrays)"
-                )
-            )
+            raise ValueError(f"{option} is not for {name}: it is for {FOR[option]}")
 
 
 def _kept(dataset: Dataset) -> Dataset:
@@ -179,4 +198,11 @@ def _kept(dataset: Dataset) -> Dataset:
     room = KEPT_SHARE * host_capacity()
     if sum(split.examples.nbytes for split in dataset.splits.values() if isinstance(split.examples, Lazy)) > room:
         return dataset
-    return map_splits(lambda split: split._replace(examples=read_all(split.examples)), dataset)
+    return map_splits(_read, dataset)
+
+
+def _read(split: Split) -> Split:
+    examples = split.examples
+    return (
+        split._replace(examples=hold(read_all(examples), examples.fingerprint)) if isinstance(examples, Lazy) else split
+    )

@@ -1,5 +1,6 @@
 """What the numbers of a data set say, found out from their values or checked against them."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -7,6 +8,9 @@ import numpy as np
 
 from vaejax.checks import check_array, check_positive
 from vaejax.data.dataset import Meaning
+
+# Bytes of which none is larger are likely not from 0 to 255.
+DARK = 63
 
 
 class Values(NamedTuple):
@@ -45,33 +49,49 @@ def values_of(part: str, start: int, chunk: np.ndarray) -> Values:
 
 
 def settle_meaning(
-    values: Values, dtype: np.dtype[Any], meaning: Meaning | None, max_value: float | None
+    name: str, values: Values, dtype: np.dtype[Any], meaning: Meaning | None, max_value: float | None
 ) -> tuple[Meaning, float]:
     """What numbers say and how large they get: found out where it is None, checked where it is given.
+
+    Warns where bytes are taken for intensities up to 255, and none is larger than 63.
 
     Raises:
       TypeError: a meaning that is no `Meaning`, a `max_value` that is no number.
       ValueError: values that do not fit, a `max_value` that is not positive, or none where it cannot be found out.
     """
-    max_value = None if max_value is None else _checked_max_value(max_value)
+    max_value = None if max_value is None else check_max_value(max_value)
     if meaning is None:
         meaning = _infer(values, dtype, max_value)
+        if meaning is Meaning.INTENSITY and max_value is None and dtype == np.uint8 and values.high <= DARK:
+            warnings.warn(
+                f"{name}: uint8 are taken for intensities up to 255, and the largest value is {values.high}: "
+                f"if that is white, say max_value={values.high}",
+                stacklevel=3,
+            )
     if not isinstance(meaning, Meaning):
         raise TypeError(f"meaning must be a vaejax.data.Meaning; got {type(meaning).__name__} {meaning!r}")
     limit = _default_limit(values, dtype, meaning) if max_value is None else max_value
-    fits, expected = {
-        Meaning.BINARY: (values.binary and limit == 1, "0 and 1"),
-        Meaning.INTENSITY: (values.low >= 0 and values.high <= limit, f"from 0 to max_value={limit}"),
-        Meaning.COUNTS: (values.whole and values.low >= 0 and values.high <= limit, f"whole, from 0 to {limit}"),
-        Meaning.REAL: (max(-values.low, values.high) <= limit, f"from {-limit} to {limit}"),
-    }[meaning]
-    if not fits:
-        kind = "whole numbers" if values.whole else "numbers"
-        raise ValueError(f"{meaning.name} values must be {expected}; got {kind} from {values.low} to {values.high}")
+    check_meaning(f"{meaning.name} values", values, meaning, limit)
     return meaning, limit
 
 
-def _checked_max_value(max_value: Any) -> float:
+def check_meaning(name: str, values: Values, meaning: Meaning, max_value: float) -> None:
+    """Raise `ValueError` where numbers do not fit what they are said to mean."""
+    low, high, whole = values
+    fits, expected = {
+        Meaning.BINARY: (values.binary and max_value == 1, "0 and 1"),
+        Meaning.INTENSITY: (low >= 0 and high <= max_value, f"from 0 to max_value={max_value}"),
+        Meaning.COUNTS: (whole and low >= 0 and high <= max_value, f"whole, from 0 to {max_value}"),
+        Meaning.REAL: (max(-low, high) <= max_value, f"from {-max_value} to {max_value}"),
+    }[meaning]
+    if not fits:
+        raise ValueError(
+            f"{name} must be {expected}; got {'whole numbers' if whole else 'numbers'} from {low} to {high}"
+        )
+
+
+def check_max_value(max_value: Any) -> float:
+    """The number that it must be: one, finite and positive."""
     check_array("max_value", max_value)
     if np.ndim(max_value) or not np.isfinite(max_value):
         raise ValueError(f"max_value must be one finite number; got {max_value}")

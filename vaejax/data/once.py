@@ -3,16 +3,17 @@
 import contextlib
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax.checks import check_array, check_callable, check_count, check_positive
+from vaejax.checks import check_array, check_callable, check_count
 from vaejax.data.dataset import Dataset, Examples, Meaning
 from vaejax.data.lazy import Lazy
+from vaejax.data.meaning import check_max_value, check_meaning, values_of
 from vaejax.types import Array
 
 # (key, examples [B, *E]) to examples [B, *F].
@@ -22,16 +23,11 @@ Single = Callable[[Any, Any, Any], Array]
 
 # The key of an example depends on the number of its split, so these stay as they are.
 NUMBERS = {"train": 0, "validation": 1, "test": 2}
+# Folded in first: keys that are split or folded from a seed, as those of a run, are others.
+STREAM = 0x0DA7A5E7
 # What is transformed at once: so that little memory is needed beside the results.
 EXAMPLES_AT_ONCE = 4096
 ELEMENTS_AT_ONCE = 2**24
-
-EXPECTED = {
-    Meaning.BINARY: "0 or 1 to be binary",
-    Meaning.INTENSITY: "from 0 to max_value to be intensities",
-    Meaning.COUNTS: "whole numbers from 0 to max_value to be counts",
-    Meaning.REAL: "finite and of magnitude up to max_value",
-}
 
 
 def once(
@@ -44,8 +40,9 @@ def once(
 ) -> Dataset:
     """The data set with a transform done once and for all: what an example becomes never changes.
 
-    In place of x, the i-th example of its split, is `transform(fold_in(fold_in(key(seed), split), i), x[None])[0]`,
-    where train, validation and test are the splits 0, 1 and 2. So what it becomes depends on the seed and its place
+    In place of x, the i-th example of its split, is `transform(fold_in(fold_in(fold_in(key(seed), STREAM),
+    split), i), x[None])[0]`, where train, validation and test are the splits 0, 1 and 2, and `STREAM` sets these keys
+    apart from those that a run makes of the same seed. So what it becomes depends on the seed and its place
     alone, and not on what is read with it. It is computed on the CPU where JAX has one, with threefry keys, so that
     it does not depend on the accelerator either. (A crop or a draw of bits is the same to the bit, whether examples
     are read one by one or together; sums, as in `resize`, are so up to rounding.)
@@ -96,13 +93,10 @@ def once(
 
 
 def _described(dataset: Dataset, meaning: Meaning | None, max_value: float | None) -> Dataset:
-    if max_value is None:
-        max_value = 1 if meaning == Meaning.BINARY else dataset.max_value
-    check_array("once: max_value", max_value)
-    if np.ndim(max_value) or not np.isfinite(max_value):
-        raise ValueError(f"once: max_value must be one finite number; got {max_value}")
-    check_positive("once: max_value", max_value)
     meaning = Meaning(meaning or dataset.meaning)
+    if max_value is None:
+        max_value = 1 if meaning is Meaning.BINARY else dataset.max_value
+    max_value = check_max_value(max_value)
     if meaning is Meaning.BINARY and max_value != 1:
         raise ValueError(f"once: max_value must be 1 for binary results; got {max_value}")
     return dataset._replace(meaning=meaning, max_value=max_value)
@@ -111,7 +105,7 @@ def _described(dataset: Dataset, meaning: Meaning | None, max_value: float | Non
 def _single(transform: Transform, seed: int) -> Single:
     def single(number: Any, index: Any, example: Any) -> Array:
         # Another generator may draw other bits for one key among many than for the key alone.
-        key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), number)
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), STREAM), number)
         results = transform(jax.random.fold_in(key, index), example[None])
         check_array("once: what transform returns", results)
         if jnp.shape(results)[:1] != (1,):
@@ -125,7 +119,7 @@ def _transform_split(dataset: Dataset, name: str, single: Single, batched: Singl
     examples, number = dataset.splits[name].examples, NUMBERS[name]
     first = examples[0] if len(examples) else np.zeros(examples.shape[1:], examples.dtype)
     # Not traced, so that it is seen to be right; it also shows shape and dtype.
-    with _on_cpu():
+    with _now():
         example = np.asarray(single(number, 0, first))
     dtype = np.dtype(np.uint8) if dataset.meaning is Meaning.BINARY else example.dtype
     size = max(1, min(EXAMPLES_AT_ONCE, ELEMENTS_AT_ONCE // max(1, first.size, example.size)))
@@ -136,15 +130,18 @@ def _transform_split(dataset: Dataset, name: str, single: Single, batched: Singl
         step = min(size, 2 ** math.ceil(math.log2(max(1, len(rows)))))
         for start in range(0, len(rows), step):
             some = rows[start : start + step]
-            with _on_cpu():
+            with _now():
                 values = np.asarray(batched(number, _filled(some, step), _filled(examples[some], step)))[: len(some)]
-            _check_values(dataset, name, values)
+            what = f"once: results of the {name} split"
+            check_meaning(what, values_of(what, start, values), dataset.meaning, dataset.max_value)
             results[start : start + step] = values
         return results
 
     shape = (len(examples), *example.shape)
     if not isinstance(examples, Lazy):
         return read(np.arange(len(examples)))
+    if "<lambda>" in label:
+        raise ValueError("once: a transform of lazy examples must have a name, which the checksum needs; got a lambda")
     return Lazy(read, shape, dtype, f"{examples.fingerprint}, {label}, split {number}")
 
 
@@ -153,28 +150,15 @@ def _filled(array: np.ndarray, size: int) -> np.ndarray:
     return array if len(array) == size else array[np.minimum(np.arange(size), len(array) - 1)]
 
 
-def _on_cpu() -> contextlib.AbstractContextManager[Any]:
+@contextlib.contextmanager
+def _now() -> Iterator[None]:
+    """Compute on the CPU, where JAX has one; also where what is around is being traced."""
     try:
-        return jax.default_device(jax.local_devices(backend="cpu")[0])
+        device = jax.local_devices(backend="cpu")[0]
     except RuntimeError:  # JAX was told to do without
-        return contextlib.nullcontext()
-
-
-def _check_values(dataset: Dataset, name: str, values: np.ndarray) -> None:
-    if not _fit(values, dataset.meaning, dataset.max_value):
-        raise ValueError(
-            f"once: results of the {name} split must be {EXPECTED[dataset.meaning]}, with max_value="
-            f"{dataset.max_value}; got values from {values.min()} to {values.max()} (say their meaning and max_value)"
-        )
-
-
-def _fit(values: np.ndarray, meaning: Meaning, max_value: float) -> bool:
-    fit = np.abs(values) <= max_value
-    if meaning is not Meaning.REAL:
-        fit &= values >= 0
-    if meaning in (Meaning.BINARY, Meaning.COUNTS):
-        fit &= values == np.floor(values)
-    return bool(fit.all())
+        device = None
+    with jax.ensure_compile_time_eval(), jax.default_device(device):
+        yield
 
 
 def _name(function: Any) -> str:

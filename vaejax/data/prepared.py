@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vaejax.data.cache import sweep
 from vaejax.data.download import (
     LostFileError,
     builder_class,
@@ -36,22 +37,31 @@ def open_prepared(name: str, folder: str | os.PathLike[str] | None) -> Any:
 
     Args:
       name: as tensorflow-datasets has it, perhaps with a config and a version: `mnist`, `emnist/letters`.
-      folder: where prepared data sets lie; by default `TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+      folder: where prepared data sets lie, or the files to prepare one from, and where it is prepared. Looked for
+        they are also in the folder that `VAEJAX_DATA` names and in `TFDS_DATA_DIR`, else `~/tensorflow_datasets`,
+        where a set is prepared without a folder.
 
     Raises:
       ValueError: an unknown name, a copy that is not whole or in another format, or a file that is altered.
       FileNotFoundError: a file is needed and cannot be downloaded.
       ModuleNotFoundError: TensorFlow is needed, or tensorflow-datasets.
     """
-    root = Path(folder) if folder is not None else tfds_folder()
+    roots = _roots(folder)
+    own = roots[0] if folder is not None else roots[-1]
+    root = next((each for each in roots if _has_copy(each / name.partition(":")[0])), own)
     builder = _make_builder(name, root)
-    path = Path(builder.data_dir)
-    if not path.exists():
-        _prepare(name, builder, root)
+    if not Path(builder.data_dir).exists():
+        _prepare(name, builder, root, roots)
         # It reads from the disk what there is.
         builder = _make_builder(name, root)
-    _check_whole(name, builder, path)
+    _check_whole(name, builder, Path(builder.data_dir))
     return builder
+
+
+def _roots(folder: str | os.PathLike[str] | None) -> list[Path]:
+    """Where prepared copies and files may lie: the folder, `VAEJAX_DATA`, and that of tensorflow-datasets."""
+    named = [folder, os.environ.get("VAEJAX_DATA"), tfds_folder()]
+    return list(dict.fromkeys(Path(each).expanduser() for each in named if each))
 
 
 def _make_builder(name: str, root: Path) -> Any:
@@ -68,9 +78,13 @@ def _make_builder(name: str, root: Path) -> Any:
 
 def known_names(folder: str | os.PathLike[str] | None) -> list[str]:
     """The data sets of tensorflow-datasets, and those that somebody has prepared in the folder."""
-    root = Path(folder) if folder is not None else tfds_folder()
-    prepared = [path.parent.parent.name for path in root.glob("*/*/dataset_info.json")]
-    return sorted({*import_tfds().list_builders(with_community_datasets=False), *prepared})
+    copies = [path.name for root in _roots(folder) if root.is_dir() for path in root.iterdir() if _has_copy(path)]
+    return sorted({*import_tfds().list_builders(with_community_datasets=False), *copies})
+
+
+def _has_copy(path: Path) -> bool:
+    """Whether a folder holds a prepared copy: of a version, or of a config and a version."""
+    return any(next(path.glob(f"{depth}/dataset_info.json"), None) for depth in ("*", "*/*"))
 
 
 def _check_name(name: str, root: Path, tfds: Any) -> None:
@@ -134,13 +148,14 @@ def count_records(file: Path) -> int | str:
     return count
 
 
-def _prepare(name: str, builder: Any, root: Path) -> None:
+def _prepare(name: str, builder: Any, root: Path, roots: list[Path]) -> None:
     if type(builder).__module__.startswith("tensorflow_datasets.") and importlib.util.find_spec("tensorflow") is None:
         raise _needs(name, None)
-    folders = [root, root / builder.name, root / "downloads" / "manual"]
+    folders = [path for each in roots for path in (each / builder.name, each, each / "downloads" / "manual")]
     known = registered_files(builder)
     here = [path.parent for file, each in known.items() if (path := find(file, each, folders))]
-    manual = next(iter(here), None) or next((path for path in folders[1:] if path.is_dir()), None)
+    own = (each / builder.name for each in roots)
+    manual = next(iter(here), None) or next((path for path in own if path.is_dir()), None)
     print(f"preparing tfds:{name} once, in {builder.data_dir}", file=sys.stderr)
     try:
         with (
@@ -167,7 +182,7 @@ def _explain(name: str, error: Exception, folders: list[Path]) -> Exception:
     if "No module named 'tensorflow'" in str(error):
         return _needs(name, error)
     if "Manual directory" in text:
-        return LostFileError(f"tfds:{name} needs files in {folders[1]} that you download yourself: {text}")
+        return LostFileError(f"tfds:{name} needs files in {folders[0]} that you download yourself: {text}")
     if isinstance(error, OSError):
         return OSError(f"tfds:{name} cannot be prepared: {text}")
     return ValueError(f"tfds:{name} cannot be prepared: {type(error).__name__}: {text}")
@@ -189,6 +204,7 @@ def _new_folder(root: Path) -> contextlib.AbstractContextManager[str]:
     images of MNIST for those of Fashion-MNIST.
     """
     root.mkdir(parents=True, exist_ok=True)
+    sweep(root, ".unpacked-*")
     return tempfile.TemporaryDirectory(prefix=".unpacked-", dir=root, ignore_cleanup_errors=True)
 
 

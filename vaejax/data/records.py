@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vaejax.data.download import import_tfds, one_line, quiet
-from vaejax.data.images import fit_image
+from vaejax.data.images import fit_image, import_pillow
 from vaejax.types import Shape
 
 # An image can claim any size; none that a model is trained on is larger.
@@ -107,8 +107,7 @@ def decode_image(
     Raises:
       ValueError: it is damaged, too large, has more than 8 bits a channel, or is smaller than `crop`.
     """
-    from PIL import Image  # noqa: PLC0415
-
+    Image = import_pillow()
     if dtype != np.uint8 or channels not in MODES:
         raise ValueError(f"images must be uint8 of 1, 3 or 4 channels; got {dtype} of {channels}")
     with Image.open(io.BytesIO(content)) as image:

@@ -3,28 +3,33 @@
 import hashlib
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from vaejax.data.arrays import from_arrays
 from vaejax.data.cache import cached
 from vaejax.data.dataset import Dataset, Examples, Meaning, Split
 from vaejax.data.download import import_tfds, one_line, quiet
 from vaejax.data.images import check_fit
-from vaejax.data.lazy import Lazy
+from vaejax.data.lazy import Lazy, hold
 from vaejax.data.prepared import open_prepared, shards
-from vaejax.data.records import Fields, choose_fields, make_reader, read_records, read_rows
+from vaejax.data.records import Fields, Record, choose_fields, make_reader, read_records, read_rows
 from vaejax.memory import host_capacity
 from vaejax.types import Shape
 
 NAMES = ("train", "validation", "test")
+# Changed whenever the same records are decoded to other arrays, which are then made anew.
+FORMAT = 1
 # Of the memory of the machine, for the examples of a data set.
 SHARE = 0.25
 # How many examples are looked at where not all are read.
 LOOKED_AT = 1000
-# Bytes of each file of records that go into the fingerprint, at so many places of it.
+# All bytes of the records go into the fingerprint where they are no more than so many; else so many of each file at so
+# many places.
+HASHED_WHOLE = 2**32
 SAMPLE, PLACES = 2**16, 4
 
 
@@ -35,14 +40,12 @@ class _Source(NamedTuple):
     fields: Fields
     shape: Shape
     dtype: np.dtype[Any]
-    crop: int | None
-    size: tuple[int, int] | None
+    reader: Callable[[bytes], Record]
     where: str
     fingerprint: str
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        reader = make_reader(self.fields, self.crop, self.size)
-        found = read_rows(self.records, rows.tolist(), reader, self.shape, self.where)
+        found = read_rows(self.records, rows.tolist(), self.reader, self.shape, self.where)
         return np.stack([record.example for record in found]) if found else np.empty((0, *self.shape), self.dtype)
 
 
@@ -67,8 +70,9 @@ def load_tfds(
 
     Args:
       name: as tensorflow-datasets has it, perhaps with a config and a version.
-      folder: where prepared data sets lie, or the files to prepare one from, these also in a folder of its name; by
-        default `TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+      folder: where it is prepared, and where prepared sets or the files to prepare one from are looked for, these also
+        in a folder of its name; then they are in what `VAEJAX_DATA` names, and in `TFDS_DATA_DIR`, else
+        `~/tensorflow_datasets`, where it is prepared without a folder.
       splits: `train`, `test` and perhaps `validation` as slices of its splits, such as `train[:50000]`; by default its
         own, and the last tenth of the training split for tests where it has no test split.
       size: height and width that images are resized to, after their centre of the same aspect is cut out.
@@ -92,18 +96,38 @@ def load_tfds(
     _check_disjoint(name, specs, builder.info.splits)
     sources = {split: _source(builder, fields, spec, size, crop) for split, spec in specs.items()}
     found = _load(name, builder, sources, cache)
-    meaning, max_value = _meaning([split.examples for split in found.values()])
-    return Dataset(
-        name,
-        found["train"],
-        found["test"],
-        max_value,
-        meaning,
-        found.get("validation"),
-        fields.label_names,
-        tuple(factor.removeprefix("label_") for factor in fields.factors),
-        f"tensorflow-datasets {builder.info.full_name} in {builder.data_dir}{note}",
-    )
+    # Pixels are intensities even where none of those that are looked at is bright.
+    known = (Meaning.INTENSITY, 255) if fields.is_image and not _is_binary(found) else (None, None)
+    try:
+        dataset = from_arrays(
+            found["train"],
+            found["test"],
+            validation=found.get("validation"),
+            name=name,
+            meaning=known[0],
+            max_value=known[1],
+            label_names=fields.label_names,
+            factor_names=tuple(factor.removeprefix("label_") for factor in fields.factors),
+            origin=f"tensorflow-datasets {builder.info.full_name} in {builder.data_dir}{note}",
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: {error}") from error
+    held = {split: _hold(each, sources[split].fingerprint) for split, each in dataset.splits.items()}
+    return dataset._replace(train=held["train"], validation=held.get("validation"), test=held["test"])
+
+
+def _hold(split: Split, fingerprint: str) -> Split:
+    examples = split.examples
+    return split if isinstance(examples, Lazy) else split._replace(examples=hold(examples, fingerprint))
+
+
+def _is_binary(splits: dict[str, Split]) -> bool:
+    """Whether images are of 0 and 1 alone, as far as they are looked at."""
+    return all(_some(split.examples).max() <= 1 for split in splits.values())
+
+
+def _some(examples: Examples) -> np.ndarray:
+    return examples[np.linspace(0, len(examples) - 1, min(len(examples), LOOKED_AT)).astype(int)]
 
 
 def _specs(name: str, infos: Any) -> tuple[dict[str, str], str]:
@@ -144,22 +168,27 @@ def _source(builder: Any, fields: Fields, spec: str, size: tuple[int, int] | Non
     with quiet():
         records = builder.as_data_source(spec, deserialize_method=raw, file_format="array_record")
     # By which the shape of all is known.
-    first = read_rows(records, [0], make_reader(fields, crop, size), None, builder.data_dir)[0].example
+    reader = make_reader(fields, crop, size)
+    first = read_rows(records, [0], reader, None, builder.data_dir)[0].example
     fingerprint = f"{_fingerprint(builder)} {spec} size={size} crop={crop}"
-    return _Source(records, fields, first.shape, first.dtype, crop, size, builder.data_dir, fingerprint)
+    return _Source(records, fields, first.shape, first.dtype, reader, builder.data_dir, fingerprint)
 
 
 def _fingerprint(builder: Any) -> str:
-    """A checksum of what was prepared: the descriptions, and of each file of records its size and samples of it."""
+    """A checksum of what was prepared: the descriptions, and the records or, of very many, samples of them."""
     digest = hashlib.sha256()
     for file in ("dataset_info.json", "features.json"):
         path = Path(builder.data_dir) / file
         digest.update(path.read_bytes() if path.is_file() else b"")
-    for path, _ in shards(builder):
+    files = [path for path, _ in shards(builder)]
+    whole = sum(path.stat().st_size for path in files) <= HASHED_WHOLE
+    for path in files:
         size = path.stat().st_size
         digest.update(f"{path.name} {size}\n".encode())
         with path.open("rb") as stream:
-            for place in range(PLACES):
+            if whole:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+            for place in () if whole else range(PLACES):
                 stream.seek(max(0, size - SAMPLE) * place // (PLACES - 1))
                 digest.update(stream.read(SAMPLE))
     return digest.hexdigest()
@@ -188,14 +217,13 @@ def _arrays(name: str, builder: Any, sources: dict[str, _Source], fits: bool, ca
 
     # Records that were prepared again may look the same in all samples.
     times = [path.stat().st_mtime_ns for path, _ in shards(builder)]
-    made_from = f"{[(split, source.fingerprint) for split, source in sources.items()]} {times} {fits}"
+    made_from = f"{FORMAT} {[(split, source.fingerprint) for split, source in sources.items()]} {times} {fits}"
     return cached(name, made_from, make) if cache else make()
 
 
 def _read(source: _Source, fits: bool) -> dict[str, np.ndarray]:
     if fits:
-        reader = make_reader(source.fields, source.crop, source.size)
-        return read_records(source.records, reader, source.fields, source.shape, source.dtype, source.where)
+        return read_records(source.records, source.reader, source.fields, source.shape, source.dtype, source.where)
     if source.fields.label is None and not source.fields.factors:
         return {}
     reader = make_reader(source.fields, None, None, labels_only=True)
@@ -205,20 +233,3 @@ def _read(source: _Source, fits: bool) -> dict[str, np.ndarray]:
 
 def _lazy(source: _Source) -> Lazy:
     return Lazy(source.read, (len(source.records), *source.shape), source.dtype, source.fingerprint)
-
-
-def _meaning(splits: list[Examples]) -> tuple[Meaning, float]:
-    """What numbers say, from all of those that are held, or from some of each split where none are."""
-    parts = [
-        each[np.linspace(0, len(each) - 1, min(len(each), LOOKED_AT)).astype(int)] if isinstance(each, Lazy) else each
-        for each in splits
-    ]
-    low, high = min(float(part.min()) for part in parts), max(float(part.max()) for part in parts)
-    dtype = parts[0].dtype
-    if dtype.kind in "bu" and dtype.itemsize == 1:
-        return (Meaning.BINARY, 1) if high <= 1 else (Meaning.INTENSITY, 255)
-    if dtype.kind in "iu" and low >= 0:
-        return Meaning.COUNTS, high
-    if not np.isfinite([low, high]).all():
-        raise ValueError(f"examples must be finite; got values from {low} to {high}")
-    return Meaning.REAL, max(-low, high)

@@ -5,10 +5,19 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from vaejax.types import ArrayLike
+
+# Between images, and where there is none.
+GAP = "#5b7fa6"
+
+
+def is_image(shape: Sequence[int]) -> bool:
+    """Whether examples of a shape can be shown: height, width, and one channel or three."""
+    return len(shape) == 3 and shape[-1] in (1, 3)
 
 
 def tile(images: ArrayLike, columns: int, gap: int = 1) -> np.ndarray:
@@ -23,14 +32,17 @@ def tile(images: ArrayLike, columns: int, gap: int = 1) -> np.ndarray:
     return sheet
 
 
-def draw_images(axes: Axes, images: ArrayLike, columns: int, white: float = 1.0, title: str = "") -> None:
-    """Draw images `[N, H, W, C]` (grey or colour, 0 to `white`) as one sheet into `axes`."""
-    sheet = tile(images, columns) / white
+def draw_images(
+    axes: Axes, images: ArrayLike, columns: int, white: float = 1.0, title: str = "", black: float = 0.0
+) -> None:
+    """Draw images `[N, H, W, C]` (grey or colour, from `black` to `white`) as one sheet into `axes`."""
+    sheet = (tile(images, columns) - black) / (white - black)
     if sheet.shape[-1] == 1:
         axes.imshow(sheet[..., 0], cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
-        axes.set_facecolor("#5b7fa6")
+        axes.set_facecolor(GAP)
     else:
-        axes.imshow(np.clip(np.nan_to_num(sheet, nan=1.0), 0.0, 1.0), interpolation="nearest")
+        gap = np.isnan(sheet).any(axis=-1, keepdims=True)
+        axes.imshow(np.where(gap, to_rgb(GAP), np.clip(np.nan_to_num(sheet), 0.0, 1.0)), interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
@@ -62,44 +74,53 @@ def draw_latents(
     axes.set_title(title, fontsize=10)
 
 
-def contact_sheet(rows: Mapping[str, ArrayLike], white: float = 1.0, title: str = "") -> Figure:
-    """Rows of images `[N, H, W, C]` of one size by what they have in common."""
-    images = {name: np.asarray(each) for name, each in rows.items()}
-    columns = max(len(each) for each in images.values())
-    height, width = next(iter(images.values())).shape[1:3]
+def contact_sheet(
+    rows: Sequence[tuple[str, ArrayLike]], white: float = 1.0, title: str = "", black: float = 0.0
+) -> Figure:
+    """Rows of images `[N, H, W, C]` of one size, each with what they have in common."""
+    images = [np.asarray(each, np.float32) for _, each in rows]
+    columns = max(len(each) for each in images)
     # Rows are filled up with nothing, so that each begins at the left.
-    filled = [np.pad(each, ((0, columns - len(each)), *[(0, 0)] * 3), constant_values=0) for each in images.values()]
-    sheet = np.concatenate(filled).astype(np.float32)
-    empty = np.concatenate([np.arange(columns) >= len(each) for each in images.values()])
-    sheet[empty] = np.nan
-    # Wide enough for the gaps to be seen.
-    across = min(16.0, max(8.0, columns * (width + 1) / 100))
+    fill = lambda each: np.pad(each, ((0, columns - len(each)), *[(0, 0)] * 3), constant_values=np.nan)
+    height, width = images[0].shape[1:3]
+    across = _across(columns, width)
     figure = _figure(across, across * len(images) * height / (columns * width) + 0.6)
     axes = figure.subplots()
-    draw_images(axes, sheet, columns, white, title)
-    axes.set_yticks([row * (height + 1) + height / 2 for row in range(len(images))], list(images), fontsize=8)
+    draw_images(axes, np.concatenate([fill(each) for each in images]), columns, white, title, black)
+    axes.set_yticks(
+        [row * (height + 1) + height / 2 for row in range(len(rows))], [name for name, _ in rows], fontsize=8
+    )
     axes.tick_params(length=0)
     return figure
 
 
-def reconstructions(x: ArrayLike, means: ArrayLike, white: float = 1.0) -> Figure:
+def reconstructions(x: ArrayLike, means: ArrayLike, white: float = 1.0, black: float = 0.0) -> Figure:
     """Data above, and below each image the mean of p(x|z) at its posterior mean."""
-    figure = _figure(8.0, 3.0)
+    columns, rows = min(16, len(np.asarray(x))), -(-len(np.asarray(x)) // 16)
+    height, width = np.shape(x)[1:3]
+    across = _across(columns, width)
+    figure = _figure(across, 2 * (across * rows * height / (columns * width) + 0.4))
     above, below = figure.subplots(2, 1)
-    columns = min(16, len(np.asarray(x)))
-    draw_images(above, x, columns, white, "data x")
-    draw_images(below, means, columns, white, "reconstruction: mean of p(x|z), z the posterior mean")
+    draw_images(above, x, columns, white, "data x", black)
+    draw_images(below, means, columns, white, "reconstruction: mean of p(x|z), z the posterior mean", black)
     return figure
 
 
-def samples(means: ArrayLike, draws: ArrayLike, white: float = 1.0) -> Figure:
+def samples(means: ArrayLike, draws: ArrayLike, white: float = 1.0, black: float = 0.0) -> Figure:
     """What the prior generates: for the same z, the mean of p(x|z) and a draw from it."""
-    figure = _figure(8.0, 4.4)
-    left, right = figure.subplots(1, 2)
     columns = int(np.ceil(np.sqrt(len(np.asarray(means)))))
-    draw_images(left, means, columns, white, "z ~ p(z): mean of p(x|z)")
-    draw_images(right, draws, columns, white, "the same z: a draw x ~ p(x|z)")
+    height, width = np.shape(means)[1:3]
+    across = _across(2 * columns, width)
+    figure = _figure(across, across / 2 * height / width + 0.4)
+    left, right = figure.subplots(1, 2)
+    draw_images(left, means, columns, white, "z ~ p(z): mean of p(x|z)", black)
+    draw_images(right, draws, columns, white, "the same z: a draw x ~ p(x|z)", black)
     return figure
+
+
+def _across(columns: int, width: int) -> float:
+    """Inches in which the gaps between so many images of a width are still seen."""
+    return min(16.0, max(8.0, columns * (width + 1) / 100))
 
 
 def learning_curves(steps: Sequence[int], curves: Mapping[str, ArrayLike], kl_per_axis: ArrayLike) -> Figure:
@@ -168,11 +189,13 @@ def rate_distortion(points: Mapping[str, Sequence[tuple[float, float]]]) -> Figu
     return figure
 
 
-def manifold(images: ArrayLike, columns: int, white: float = 1.0) -> Figure:
+def manifold(images: ArrayLike, columns: int, white: float = 1.0, black: float = 0.0) -> Figure:
     """The decoded plane: images at a grid of quantiles of the prior, `z_1` to the right, `z_2` upwards."""
-    figure = _figure(6.0, 6.2)
+    height, width = np.shape(images)[1:3]
+    across = 0.75 * _across(columns, width)
+    figure = _figure(across, across * height / width + 0.2)
     axes = figure.subplots()
-    draw_images(axes, images, columns, white, "mean of p(x|z) over the plane, at quantiles of the prior")
+    draw_images(axes, images, columns, white, "mean of p(x|z) over the plane, at quantiles of the prior", black)
     axes.set_xlabel("$z_1$")
     axes.set_ylabel("$z_2$")
     return figure
