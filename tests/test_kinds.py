@@ -21,7 +21,15 @@ def train(folder, kind, *words):
     return cli.main(["train", PATH, "--kind", kind, "--output", str(folder), *words])
 
 
-@pytest.mark.parametrize("kind", kinds.KINDS)
+# The others take the same ways through a run, and as long.
+QUICK = ("vectors", "colour", "lazy once")
+
+
+def each(names, quick=QUICK):
+    return [pytest.param(name, marks=[] if name in quick else pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("kind", each(kinds.KINDS))
 def test_every_kind_of_data_trains_and_what_can_be_shown_is_drawn(kind, tmp_path, capsys):
     folder = tmp_path / "run"
     assert train(folder, kind) == 0, capsys.readouterr().err
@@ -31,7 +39,7 @@ def test_every_kind_of_data_trains_and_what_can_be_shown_is_drawn(kind, tmp_path
     assert results["test"]["squared_error"]["mean"] > 0
 
 
-@pytest.mark.parametrize("choice", ["resident", "streamed"])
+@pytest.mark.parametrize("choice", each(["resident", "streamed"], ["streamed"]))
 def test_lazy_examples_go_on_to_the_bit(choice, tmp_path, monkeypatch, capsys):
     words = ("--feed", choice, "--validation-size", "8", "--epochs", "3")
     assert train(tmp_path / "straight", "lazy", *words) == 0
@@ -42,7 +50,7 @@ def test_lazy_examples_go_on_to_the_bit(choice, tmp_path, monkeypatch, capsys):
     assert tiny.figures(tmp_path / "stopped") == tiny.figures(tmp_path / "straight")
 
 
-@pytest.mark.parametrize("kind", ["lazy", "once", "lazy once"])
+@pytest.mark.parametrize("kind", each(["lazy", "once", "lazy once"]))
 def test_a_sweep_of_them_is_the_runs(kind, tmp_path, capsys):
     folder = tmp_path / "sweep"
     assert cli.main(["sweep", PATH, "--kind", kind, "--over", "beta=0.5,2", "--output", str(folder)]) == 0

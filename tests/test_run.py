@@ -175,7 +175,7 @@ BAD = {
         ["digits_vae", "--batch-size", "5000"], "batch_size must be at most the 1437 examples there are; got 5000"
     ),
     "no folder": (["mnist_vae"], "mnist needs t10k-images-idx3-ubyte.gz and 3 more, in none of .*downloads, and https"),
-    "a folder without the files": (["mnist_vae", "--folder", "tests"], "in none of tests/mnist, .* put it into one of"),
+    "a folder without the files": (["mnist_vae", "--folder", "tests"], "in none of tests, .* put it into one of"),
     "an unknown data set": (["mnist_vae", "--dataset", "mnits"], "unknown data set mnits: perhaps .*mnist"),
     "colours for a Bernoulli": (
         ["mnist_vae", "--dataset", "experiments/pictures"], "all images must be alike; .*give size=.height, width."
