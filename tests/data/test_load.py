@@ -323,3 +323,17 @@ def test_the_checksum_does_not_depend_on_the_memory_of_the_machine(tmp_path, mon
         changed.sha256
         == changed._replace(train=changed.train._replace(examples=np.array(changed.train.examples))).sha256
     )
+
+
+def test_homes_are_looked_up_and_need_not_be_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_four(tmp_path / "mine")
+    assert data.load("~/mine").shape == (6, 5, 1)
+    with pytest.raises(FileNotFoundError, match="there is no file or folder ~nobody-of-this-name/x"):
+        data.load("~nobody-of-this-name/x")
+    write_four(tmp_path / "mnist")
+    with pytest.raises(ValueError, match="is not the published file of mnist"):
+        data.load("mnist", "~")
+    monkeypatch.setenv("VAEJAX_DATA", "~")
+    with pytest.raises(ValueError, match="is not the published file of mnist"):
+        data.load("mnist")

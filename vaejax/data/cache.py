@@ -27,7 +27,7 @@ Arrays = Mapping[str, np.ndarray]
 def cache_folder() -> Path:
     """Where arrays are kept: `VAEJAX_CACHE`, else `vaejax` in `XDG_CACHE_HOME`, else `~/.cache/vaejax`."""
     if os.environ.get("VAEJAX_CACHE"):
-        return Path(os.environ["VAEJAX_CACHE"]).expanduser()
+        return Path(os.path.expanduser(os.environ["VAEJAX_CACHE"]))
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return Path(home) / "vaejax"
 

@@ -30,7 +30,7 @@ class LostFileError(FileNotFoundError):
 
 def tfds_folder() -> Path:
     """Where tensorflow-datasets keeps its data: `TFDS_DATA_DIR`, else `~/tensorflow_datasets`."""
-    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    return Path(os.path.expanduser(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"))
 
 
 def known_files(name: str) -> Files:

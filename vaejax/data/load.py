@@ -69,21 +69,26 @@ def load(
     (8, 8, 1)
     """
     text = os.fspath(name)
-    if folder is not None and not Path(folder).expanduser().is_dir():
+    if folder is not None and not _expanded(folder).is_dir():
         raise FileNotFoundError(f"there is no folder {folder} to look for {text} in")
     given = {"size": size, "crop": crop, "splits": splits, "meaning": meaning, "max_value": max_value}
     if isinstance(name, os.PathLike) or _is_path(text):
-        return _kept(_read_path(Path(text).expanduser(), text, given))
-    where = Path(folder or os.environ.get(FOLDER) or "").expanduser() if folder or os.environ.get(FOLDER) else None
+        return _kept(_read_path(_expanded(text), text, given))
     if text in MADE or text in PUBLISHED:
         _refuse(text, given)
-        return _kept(MADE[text]() if text in MADE else PUBLISHED[text](where))
+        named = folder or os.environ.get(FOLDER)
+        return _kept(MADE[text]() if text in MADE else PUBLISHED[text](_expanded(named) if named else None))
     if not text.startswith(TFDS) and not _is_known(text, folder):
         if text and Path(text).is_dir():
             return _kept(_read_path(Path(text), text, given))
         raise _unknown(text, folder)
     _refuse(text, {option: given[option] for option in ("meaning", "max_value")})
     return tfds.load_tfds(text.removeprefix(TFDS), folder, splits=splits, size=size, crop=crop)
+
+
+def _expanded(path: str | os.PathLike[str]) -> Path:
+    # That of pathlib raises where there is no such home.
+    return Path(os.path.expanduser(path))
 
 
 def names() -> list[str]:

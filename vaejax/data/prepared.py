@@ -61,7 +61,7 @@ def open_prepared(name: str, folder: str | os.PathLike[str] | None) -> Any:
 def _roots(folder: str | os.PathLike[str] | None) -> list[Path]:
     """Where prepared copies and files may lie: the folder, `VAEJAX_DATA`, and that of tensorflow-datasets."""
     named = [folder, os.environ.get("VAEJAX_DATA"), tfds_folder()]
-    return list(dict.fromkeys(Path(each).expanduser() for each in named if each))
+    return list(dict.fromkeys(Path(os.path.expanduser(each)) for each in named if each))
 
 
 def _make_builder(name: str, root: Path) -> Any:
