@@ -20,7 +20,6 @@ from vaejax.types import Array, Params
 EVALUATION_SEED = 0x7E57
 VALIDATION_SEED = 0x7E58
 
-
 # Bytes of examples that are measured at once, so that a data set of any size can be.
 MEASURED_AT_ONCE = 2**27
 
@@ -96,9 +95,8 @@ def measure(experiment: Experiment, params: Params) -> tuple[dict[str, Estimate]
     """The test figures with their standard errors, and the number of active units."""
     test = experiment.dataset.test.examples
     values = map_examples(stored_figures(experiment, shades_of(experiment).spread, evaluation_keys()))(params, test)
-    return {name: estimate(each) for name, each in values.items()}, int(
-        active_units(jnp.asarray(encode_means(experiment, params)))
-    )
+    units = active_units(jnp.asarray(encode_means(experiment, params)))
+    return {name: estimate(each) for name, each in values.items()}, int(units)
 
 
 def stored_figures(experiment: Experiment, white: float, keys: Keys) -> OfExample:

@@ -171,6 +171,7 @@ def check_fit(experiment: Experiment, settings: Settings) -> None:
             x = experiment.prepare(jax.random.key(number), split.examples[start : min(start + at_once, looked_at)])
             _check_values(experiment, params, key, x)
     check_step(experiment, settings)
+    # What could go wrong with it at the end goes wrong now.
     shades_of(experiment)
     try:
         jax.eval_shape(example_figures(experiment, 1.0), params, key, x[0])
