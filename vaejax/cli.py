@@ -53,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0; 1 for what failed on the way; 2 for what was asked wrongly; 128 and the number of a signal that stopped it.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not [word for word in words[words[:1] != [] and words[0] in COMMANDS :] if word not in ("--help", "-h")]:
+    named = words[1:] if words and words[0] in COMMANDS else words
+    if not [word for word in named if word not in ("--help", "-h")]:
         print(USAGE.format(names=", ".join(experiment_names()) or "none", sets=", ".join(data.names())))
         return 0 if words[-1:] in (["--help"], ["-h"]) else 2
     if words == ["--version"]:

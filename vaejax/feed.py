@@ -7,14 +7,11 @@ from typing import Any
 import jax
 
 from vaejax.data import Dataset, batches_from, epoch_indices, read_all
-from vaejax.memory import device_capacity
+from vaejax.memory import EXAMPLES_SHARE, device_capacity
 from vaejax.settings import FeedChoice, Running, Settings
 from vaejax.training import Feed, agree, resident, streamed
 from vaejax.training.step import Step
 from vaejax.types import Array
-
-# The share of a device's memory that examples may take before they are streamed.
-RESIDENT_SHARE = 0.25
 
 
 def seed_streams(settings: Settings) -> Array:
@@ -48,7 +45,7 @@ def is_resident(dataset: Dataset, running: Running) -> bool:
     """Whether the examples stay on the devices: as asked for, or else by their size; alike on all hosts."""
     if running.feed is not FeedChoice.AUTO:
         return running.feed is FeedChoice.RESIDENT
-    (too_large,) = agree(int(dataset.train.examples.nbytes > RESIDENT_SHARE * device_capacity()))
+    (too_large,) = agree(int(dataset.train.examples.nbytes > EXAMPLES_SHARE * device_capacity()))
     return not too_large
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import jax
 
+# The part of a memory, of the machine or of a device, that examples may take; more are read or streamed.
+EXAMPLES_SHARE = 0.25
 # Of control groups of version 2 and 1.
 CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 

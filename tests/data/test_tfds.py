@@ -241,7 +241,7 @@ def test_resizing_averages_and_leaves_a_constant_image_as_it_is():
 
 def test_too_many_examples_are_lazy_and_the_same(shared, monkeypatch):
     held = load("grey", shared)
-    monkeypatch.setattr(module, "SHARE", 0)
+    monkeypatch.setattr(module, "EXAMPLES_SHARE", 0)
     lazy, again = load("grey", shared), load("grey", shared)
     assert isinstance(lazy.train.examples, data.Lazy)
     assert lazy.train.examples.shape == (40, 12, 8, 1)
@@ -263,7 +263,7 @@ def test_too_many_examples_are_lazy_and_the_same(shared, monkeypatch):
 
 
 def test_the_fingerprint_is_that_of_the_content(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "SHARE", 0)
+    monkeypatch.setattr(module, "EXAMPLES_SHARE", 0)
     first = load("grey", tmp_path / "one").train.examples.fingerprint
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     assert load("grey", tmp_path / "two").train.examples.fingerprint == first

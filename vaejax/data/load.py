@@ -18,10 +18,8 @@ from vaejax.data.idx import FILES, KNOWN, has_idx_files, load_idx, read_idx_set
 from vaejax.data.image_folder import load_image_folder
 from vaejax.data.lazy import Lazy, hold, read_all
 from vaejax.data.sprites import make_sprites
-from vaejax.memory import host_capacity
+from vaejax.memory import EXAMPLES_SHARE, host_capacity
 
-# The share of the machine's memory in which lazy examples are kept once they are read.
-KEPT_SHARE = 0.25
 TFDS = "tfds:"
 FOLDER = "VAEJAX_DATA"
 
@@ -200,7 +198,7 @@ def _refuse(name: str, given: Mapping[str, Any]) -> None:
 
 def _kept(dataset: Dataset) -> Dataset:
     """The data set with the examples in memory that fit there."""
-    room = KEPT_SHARE * host_capacity()
+    room = EXAMPLES_SHARE * host_capacity()
     if sum(split.examples.nbytes for split in dataset.splits.values() if isinstance(split.examples, Lazy)) > room:
         return dataset
     return map_splits(_read, dataset)

@@ -17,14 +17,12 @@ from vaejax.data.images import check_fit
 from vaejax.data.lazy import Lazy, hold
 from vaejax.data.prepared import open_prepared, shards
 from vaejax.data.records import Fields, Record, choose_fields, make_reader, read_records, read_rows
-from vaejax.memory import host_capacity
+from vaejax.memory import EXAMPLES_SHARE, host_capacity
 from vaejax.types import Shape
 
 NAMES = ("train", "validation", "test")
 # Changed whenever the same records are decoded to other arrays, which are then made anew.
 FORMAT = 1
-# Of the memory of the machine, for the examples of a data set.
-SHARE = 0.25
 # How many examples are looked at where not all are read.
 LOOKED_AT = 1000
 # All bytes of the records go into the fingerprint where they are no more than so many; else so many of each file at so
@@ -197,7 +195,7 @@ def _fingerprint(builder: Any) -> str:
 def _load(name: str, builder: Any, sources: dict[str, _Source], cache: bool) -> dict[str, Split]:
     """Arrays where the examples of all splits fit into memory; else labels and factors as arrays, examples lazy."""
     nbytes = sum(len(each.records) * int(np.prod(each.shape)) * each.dtype.itemsize for each in sources.values())
-    fits = nbytes <= SHARE * host_capacity()
+    fits = nbytes <= EXAMPLES_SHARE * host_capacity()
     arrays = _arrays(name, builder, sources, fits, cache)
     return {
         split: Split(
