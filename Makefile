@@ -95,7 +95,7 @@ methods: $(venv)/.train ## train every method of the README's table
 
 constraints: ## resolve the versions that are tested together again (needs uv)
 	uv pip compile --universal --upgrade --no-header --no-annotate \
-	  --python-version 3.11 --extra check \
+	  --python-version 3.11 --extra check --extra browser \
 	  pyproject.toml -o .ci/constraints.txt
 
 clean: ## remove the environments and the caches

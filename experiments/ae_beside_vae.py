@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 import vaejax
 from vaejax import experiment, nets
 from vaejax.program import optimize
-from vaejax.report import figures
+from vaejax.report import figures, latent_figures
 from vaejax.types import Array, ElboTerms, Params
 
 PICTURE = Path(__file__).parent / "pictures" / "ae_beside_vae.png"
@@ -90,7 +90,7 @@ def draw_row(figure: Figure, row: int, name: str, trained: experiment.Experiment
     walks = jnp.concatenate([jnp.linspace(ends[a], ends[b], STEPS) for a, b in PAIRS])
 
     latents, samples, interpolations = (figure.add_subplot(2, 3, 3 * row + column) for column in (1, 2, 3))
-    figures.draw_latents(latents, codes, labels, f"{name}: codes of the test set, and the walks")
+    latent_figures.draw_latents(latents, codes, labels, f"{name}: codes of the test set, and the walks")
     for a, b in PAIRS:
         latents.plot(*np.stack([ends[a], ends[b]]).T, color="black", linewidth=0.8, marker="o", markersize=3)
     figures.draw_images(samples, decode(source.sample(jax.random.key(1), (81,))).mean, 9, title=f"{name}: {said}")

@@ -1,6 +1,7 @@
 """Settings of every test: key reuse is an error, and compiled programs are kept between runs."""
 
 import os
+import shutil
 from pathlib import Path
 
 import hypothesis
@@ -24,6 +25,24 @@ def x64():
     """Double precision for the length of a test."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="session")
+def finished_runs(tmp_path_factory):
+    """Two finished runs that differ in beta, to read and never to change."""
+    from vaejax import cli
+
+    folder = tmp_path_factory.mktemp("runs")
+    for name, beta in (("a", "1"), ("b", "50")):
+        words = ["--epochs", "2", "--hidden-sizes", "8", "--latent-size", "3", "--beta", beta]
+        assert cli.main(["train", "digits_vae", *words, "--output", str(folder / name)]) == 0
+    return folder / "a", folder / "b"
+
+
+@pytest.fixture
+def finished_run(finished_runs, tmp_path):
+    """A finished run of one's own."""
+    return Path(shutil.copytree(finished_runs[0], tmp_path / "run"))
 
 
 @pytest.fixture

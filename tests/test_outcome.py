@@ -141,8 +141,11 @@ def test_real_numbers_have_shades_on_both_sides_of_0():
 def test_means_and_figures_are_of_the_same_x(whole):
     experiment = experiment_of()
     params = experiment.model.init(jax.random.key(0))
-    means = outcome.encode_means(experiment, params)
+    measured = outcome.measure(experiment, params)
+    means = measured.means
     assert means.shape == (N, 3)
+    chex.assert_trees_all_close(measured.figures, whole, rtol=1e-5)
+    np.testing.assert_allclose(measured.kl_per_axis.sum(axis=1), whole["kl"], rtol=1e-4)
     keys = outcome.evaluation_keys()
     x = jax.vmap(partial(outcome.prepare_example, experiment, keys))(jnp.arange(N), jnp.asarray(IMAGES))
     errors = np.sum((x - experiment.model.decode(params, jnp.asarray(means)).mean) ** 2, axis=(1, 2, 3))
@@ -166,3 +169,19 @@ def test_a_validation_split_of_its_own_is_used_and_training_keeps_its_examples()
     too_many = tiny.Settings(training=Training(validation_size=121))
     with pytest.raises(ValueError, match="validation_size must be at most the 120 validation examples; got 121"):
         too_many.num_training(given.dataset)
+
+
+def test_a_fingerprint_is_of_x_and_of_nothing_else():
+    experiment = experiment_of()
+    params, others = (experiment.model.init(jax.random.key(seed)) for seed in (0, 1))
+    first, second = outcome.measure(experiment, params), outcome.measure(experiment, others)
+    np.testing.assert_array_equal(first.fingerprints, second.fingerprints)
+    assert len(np.unique(first.fingerprints)) == N
+    inverted = experiment._replace(prepare=lambda key, images: 1 - data.binarize(key, images, 16))
+    assert not np.any(outcome.measure(inverted, params).fingerprints == first.fingerprints)
+
+
+def test_a_fingerprint_changes_with_a_bit_a_place_and_a_sign():
+    x = jnp.arange(1.0, 25.0).reshape(4, 6)
+    changed = [x.at[1, 2].add(2**-20), x.at[0].set(x[0, ::-1]), x.at[3, 3].multiply(-1), x + 1]
+    assert len({int(outcome.fingerprint(each)) for each in (x, *changed)}) == 5

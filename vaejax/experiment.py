@@ -4,12 +4,7 @@
 `objective`, a step.
 """
 
-import difflib
-import importlib.util
-import re
-import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -19,6 +14,7 @@ import optax
 from vaejax import training
 from vaejax.data import Dataset
 from vaejax.evaluation import Terms
+from vaejax.experiment_files import experiment_names, experiment_path, load_experiment
 from vaejax.nets import Model, in_precision, rematerialize
 from vaejax.settings import KlSchedule, Precision, Running, Settings, Training, VaeSettings
 from vaejax.types import Array, Distribution, Params
@@ -93,38 +89,3 @@ def kl_schedules(settings: VaeSettings, dataset: Dataset) -> dict[str, Callable[
         case KlSchedule.CYCLIC:
             return {"beta": training.cyclic(0.0, settings.beta, steps)}
     return {}
-
-
-def load_experiment(name: str) -> Any:
-    """The module of an experiment: a name in the folder `experiments`, or the path of a Python file.
-
-    Raises:
-      ValueError: there is none of that name, or the file is not an experiment.
-    """
-    path = experiment_path(name)
-    if not path.is_file():
-        known = experiment_names()
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"perhaps {close[0]}; " if close else ""
-        raise ValueError(f"unknown experiment {name}: {hint}there are {', '.join(known) or 'none in experiments/'}")
-    spec = importlib.util.spec_from_file_location(f"vaejax_experiment_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses look their module up by its name.
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    if not (hasattr(module, "Settings") and hasattr(module, "build")):
-        raise ValueError(f"{path} is no experiment: it must define Settings and build(settings)")
-    return module
-
-
-def experiment_path(name: str) -> Path:
-    """The file of an experiment, whether it is there or not."""
-    return Path(name) if name.endswith(".py") else Path("experiments") / f"{name}.py"
-
-
-def experiment_names() -> list[str]:
-    """The experiments of the folder `experiments` here: the files that define `build`."""
-    files = sorted(Path("experiments").glob("*.py"))
-    return [path.stem for path in files if re.search(r"^(def build\b|build =)", path.read_text(), re.MULTILINE)]

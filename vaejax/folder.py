@@ -219,6 +219,12 @@ def differences(stored: Config, config: Config, *, with_soft: bool) -> list[str]
     return [f"{name.removeprefix('settings.')} is {there.get(name)} there and {here.get(name)} here" for name in names]
 
 
+def settings_of(config: Config) -> dict[str, Any]:
+    """The settings of a run by their dotted names, without where and how it went."""
+    flat = _flat(config["settings"])
+    return {name: value for name, value in flat.items() if not _is_in(f"settings.{name}", IGNORED)}
+
+
 def _is_in(name: str, parts: tuple[str, ...]) -> bool:
     return f"{name}.".startswith(tuple(f"{part}." for part in parts))
 

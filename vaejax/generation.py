@@ -113,7 +113,7 @@ def fit_gaussian_mixture(latents: ArrayLike, num_components: int = 10, *, seed: 
     Source: Ghosh et al. 2020, From Variational to Deterministic Autoencoders, section 4 (ex-post density estimation).
     """
     # Slow to import, and needed here alone.
-    from sklearn.mixture import GaussianMixture  # type: ignore[import-untyped]  # noqa: PLC0415
+    from sklearn.mixture import GaussianMixture  # noqa: PLC0415
 
     points = _check_latents("fit_gaussian_mixture", latents)
     check_count("fit_gaussian_mixture: num_components", num_components)

@@ -1,9 +1,8 @@
-"""What a trained experiment has to show: its test figures and its pictures."""
+"""What is measured of a trained experiment, example by example, on x and noise that are the same for every run."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -11,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaejax.data import Examples, Meaning
-from vaejax.evaluation import LABELS, Estimate, active_units, estimate, per_example
+from vaejax.distributions import as_native, kl_per_axis
+from vaejax.evaluation import LABELS, Collapse, Estimate, active_units, estimate, judge_collapse, per_example
 from vaejax.experiment import Experiment, Settings
-from vaejax.report import figures
 from vaejax.types import Array, Params
 
 # Test data and evaluation noise are the same for every run, whatever its seed.
@@ -22,6 +21,8 @@ VALIDATION_SEED = 0x7E58
 
 # Bytes of examples that are measured at once, so that a data set of any size can be.
 MEASURED_AT_ONCE = 2**27
+# Examples that are computed at once.
+TOGETHER = 500
 
 # What is computed of one example: from params, its number and how it is stored.
 OfExample = Callable[[Params, Array, Array], Any]
@@ -68,35 +69,117 @@ def shades_of(experiment: Experiment) -> Shades:
     return Shades(float(everything.min()), float(everything.max()), spread)
 
 
-def map_numbered(function: Callable[[Array, Array], Any], numbers: Array, examples: Any) -> Any:
-    """The function of every number and example, a few hundred at once."""
-    return jax.lax.map(lambda pair: function(*pair), (numbers, examples), batch_size=min(500, len(examples)))
+def map_numbered(
+    function: Callable[[Array, Array], Any], numbers: Array, examples: Any, together: int = TOGETHER
+) -> Any:
+    """The function of every number and example, some at once."""
+    size = min(together, len(examples))
+    return jax.lax.map(lambda pair: function(*pair), (numbers, examples), batch_size=size)
 
 
-def map_examples(function: OfExample) -> Callable[[Params, Examples], Any]:
-    """`(params, examples)` to what the function gives of each, `[N, ...]` on the host; a part at a time."""
-    compiled = jax.jit(lambda params, *part: map_numbered(partial(function, params), *part))
+def map_examples(
+    function: OfExample, *, together: int = TOGETHER, advance: Callable[[int], None] | None = None
+) -> Callable[[Params, Examples], Any]:
+    """`(params, examples)` to what the function gives of each, `[N, ...]` on the host; a part at a time.
+
+    Args:
+      function: of one example.
+      together: how many are computed at once.
+      advance: is told after each part how many examples more are done; parts are then small.
+    """
+    compiled = jax.jit(lambda params, numbers, part: map_numbered(partial(function, params), numbers, part, together))
 
     def over(params: Params, examples: Examples) -> Any:
         count = len(examples)
-        size = min(count, max(1, MEASURED_AT_ONCE * count // max(1, examples.nbytes)))
+        size = max(1, MEASURED_AT_ONCE * count // max(1, examples.nbytes))
+        size = min(count, size if advance is None else min(size, together))
         parts = []
         for start in range(0, count, size):
             numbers = np.arange(start, start + size)
             # The last part is filled up with its last example, for a program of one shape.
             part = compiled(params, numbers, examples[np.minimum(numbers, count - 1)])
             parts.append(jax.tree.map(lambda leaf, stop=count - start: np.asarray(leaf)[:stop], part))
+            if advance is not None:
+                advance(min(size, count - start))
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
     return over
 
 
-def measure(experiment: Experiment, params: Params) -> tuple[dict[str, Estimate], int]:
-    """The test figures with their standard errors, and the number of active units."""
-    test = experiment.dataset.test.examples
-    values = map_examples(stored_figures(experiment, shades_of(experiment).spread, evaluation_keys()))(params, test)
-    units = active_units(jnp.asarray(encode_means(experiment, params)))
-    return {name: estimate(each) for name, each in values.items()}, int(units)
+class Measured(NamedTuple):
+    """What there is to know of the test examples, on the host."""
+
+    figures: dict[str, np.ndarray]  # [N] each: `example_figures`
+    fingerprints: np.ndarray  # [N] uint32, of each x: what differs in them was not measured on the same
+    means: np.ndarray  # [N, *Z] of the posteriors
+    kl_per_axis: np.ndarray | None  # [N, *Z] in nats; None where it has no closed form
+
+    def estimates(self) -> dict[str, Estimate]:
+        """The mean of each figure with its standard error."""
+        return {name: estimate(jnp.asarray(values)) for name, values in self.figures.items()}
+
+    def active_units(self) -> int:
+        """How many latents vary with the data."""
+        return int(active_units(jnp.asarray(self.means)))
+
+    def collapse(self, mutual_information: Any = None) -> Collapse:
+        """Whether the latents have collapsed."""
+        kl = None if self.kl_per_axis is None else self.kl_per_axis.mean(axis=0)
+        return judge_collapse(kl, self.means.var(axis=0), mutual_information=mutual_information)
+
+    def mean_kl_per_axis(self) -> list[float] | None:
+        """The KL of each axis in nats, mean over the examples."""
+        return None if self.kl_per_axis is None else self.kl_per_axis.mean(axis=0).tolist()
+
+
+def measure(experiment: Experiment, params: Params) -> Measured:
+    """Measure the test examples."""
+    keys, white = evaluation_keys(), shades_of(experiment).spread
+    figures_of, latents_of = stored_figures(experiment, white, keys), stored_latents(experiment, keys)
+
+    def of_example(params: Params, number: Array, example: Array) -> tuple[Any, Any]:
+        return figures_of(params, number, example), latents_of(params, number, example)
+
+    figures, latents = map_examples(of_example)(params, experiment.dataset.test.examples)
+    return Measured(figures, latents["fingerprint"], latents["mean"], latents.get("kl_per_axis"))
+
+
+def stored_latents(experiment: Experiment, keys: Keys) -> OfExample:
+    """`(params, number, example)` to the posterior mean, the KL of each axis where it is known, and x's fingerprint."""
+
+    def latents(params: Params, number: Array, example: Array) -> dict[str, Array]:
+        x = prepare_example(experiment, keys, number, example)
+        q = experiment.model.encode(params, x)
+        mean = posterior_mean(jax.random.fold_in(keys.mean, number), q)
+        kl = divergence_per_axis(experiment, params, q)
+        return {"mean": mean, "fingerprint": fingerprint(x)} | ({} if kl is None else {"kl_per_axis": kl})
+
+    return latents
+
+
+def divergence_per_axis(experiment: Experiment, params: Params, q: Any) -> Array | None:
+    """The KL of each axis of a posterior from the prior in nats; None without a prior, a density or a closed form."""
+    if experiment.prior is None or getattr(as_native(q), "is_point", False):
+        return None
+    try:
+        return kl_per_axis(q, experiment.prior(params))
+    except TypeError:
+        return None
+
+
+def fingerprint(x: Any) -> Array:
+    """A number that differs where x differs, but for one time in four thousand million; uint32 `[]`.
+
+    Each element is mixed with its place by the finalizer of MurmurHash3 (Appleby 2011), and all are added up.
+    """
+    total = jnp.uint32(0)
+    for leaf in jax.tree.leaves(x):
+        bits = jax.lax.bitcast_convert_type(jnp.asarray(leaf).astype(jnp.float32).ravel(), jnp.uint32)
+        mixed = bits + jnp.arange(1, len(bits) + 1, dtype=jnp.uint32) * jnp.uint32(0x9E3779B1)
+        for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
+            mixed = (mixed ^ (mixed >> shift)) * jnp.uint32(factor)
+        total += jnp.sum(mixed, dtype=jnp.uint32)
+    return total
 
 
 def stored_figures(experiment: Experiment, white: float, keys: Keys) -> OfExample:
@@ -128,15 +211,9 @@ def example_figures(experiment: Experiment, white: float) -> Callable[[Params, A
     return figures
 
 
-def encode_means(experiment: Experiment, params: Params) -> np.ndarray:
-    """The posterior means of the test examples, `[N, *Z]`."""
-    keys = evaluation_keys()
-
-    def mean_of(params: Params, number: Array, example: Array) -> Array:
-        q = experiment.model.encode(params, prepare_example(experiment, keys, number, example))
-        return posterior_mean(jax.random.fold_in(keys.mean, number), q)
-
-    return map_examples(mean_of)(params, experiment.dataset.test.examples)
+def mean_of(distribution: Any) -> Array:
+    """The mean of a distribution that has one."""
+    return jnp.asarray(distribution.mean)
 
 
 def posterior_mean(key: Array, q: Any, num_samples: int = 256) -> Array:
@@ -167,50 +244,3 @@ def make_validation(experiment: Experiment, settings: Settings) -> Callable[[Par
         return {f"validation_{name}": values[name].mean() for name in LABELS if name in values}
 
     return validate
-
-
-def draw(experiment: Experiment, params: Params, history: Sequence[Mapping[str, Any]], folder: Path) -> Iterator[Path]:
-    """Draw the pictures of a run into its folder, and yield their paths.
-
-    Args:
-      experiment: that was trained.
-      params: to draw with.
-      history: the lines of its `metrics.jsonl`.
-      folder: of the run.
-    """
-    low, high, _ = shades_of(experiment)
-    keys, test = evaluation_keys(), experiment.dataset.test
-    decode = partial(jax.jit(experiment.model.decode), params)
-    first = jnp.asarray(test.examples[: min(32, len(test.examples))])
-    shown = jax.vmap(partial(prepare_example, experiment, keys))(jnp.arange(len(first)), first)
-    means = encode_means(experiment, params)
-
-    def save(name: str, figure: Any) -> Path:
-        figure.savefig(folder / name)
-        return folder / name
-
-    images = figures.is_image(experiment.dataset.shape) and figures.is_image(shown.shape[1:])
-    if images:
-        reconstructed = decode(means[: len(shown)]).mean
-        yield save("reconstructions.png", figures.reconstructions(shown, reconstructed, high, low))
-    if images and experiment.prior is not None:
-        prior_key, draw_key = jax.random.split(keys.sample)
-        p = decode(experiment.prior(params).sample(prior_key, (64,)))
-        yield save("samples.png", figures.samples(p.mean, p.sample(draw_key), high, low))
-    names = [name for name in LABELS if name in history[-1]]
-    # A figure that is not finite is null in JSON.
-    curves = {LABELS[name]: np.array([line[name] for line in history], float) for name in names}
-    axes = np.array(history[-1].get("kl_per_axis", []), float)
-    yield save("curves.png", figures.learning_curves([line["step"] for line in history], curves, axes))
-    if means.shape[1:] == (2,):
-        yield save("latents.png", figures.latents(means, test.labels, experiment.dataset.label_names))
-        if images and experiment.prior is not None:
-            grid = decode(quantile_grid(columns=16)).mean
-            yield save("manifold.png", figures.manifold(grid, 16, high, low))
-
-
-def quantile_grid(columns: int) -> Array:
-    """Points of the plane at equal steps of the standard normal's probability, `[columns**2, 2]`, top row first."""
-    steps = jax.scipy.special.ndtri((jnp.arange(columns) + 0.5) / columns)
-    second, first = jnp.meshgrid(steps[::-1], steps, indexing="ij")
-    return jnp.stack([first.ravel(), second.ravel()], axis=-1)

@@ -1,11 +1,19 @@
 """How a run shows that it is under way: a bar on a terminal, plain lines elsewhere."""
 
 import sys
+import time
 from types import TracebackType
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from vaejax.evaluation import LABELS
@@ -58,3 +66,43 @@ def describe(report: Report, total_steps: int, batch_size: int) -> str:
     parts += [f"skipped {report.skipped}"] if report.skipped else []
     speed = batch_size / max(report.seconds_per_step, 1e-9)
     return f"step {report.step}/{total_steps}  {'  '.join(parts)}  {speed:,.0f} examples/s"
+
+
+class StepProgress:
+    """A context that shows how much of some work is done: a bar on a terminal, plain lines elsewhere.
+
+    What takes less than a second shows nothing elsewhere.
+    """
+
+    def __init__(self, label: str, total: int, console: Console | None = None):
+        self.label, self.total, self.done = label, total, 0
+        console = console or Console(file=sys.stderr)
+        self.is_terminal, self.began = console.is_terminal, time.monotonic()
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=40),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        self.bar = Progress(*columns, console=console, transient=True)
+        self.task = self.bar.add_task(label, total=total)
+
+    def __enter__(self) -> "StepProgress":
+        if self.is_terminal:
+            self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.is_terminal:
+            self.bar.stop()
+
+    def advance(self, count: int = 1) -> None:
+        """Note that so much more is done."""
+        tenth = self.done * LINES // self.total
+        self.done += count
+        if self.is_terminal:
+            self.bar.update(self.task, completed=self.done)
+        elif self.done * LINES // self.total > tenth and time.monotonic() - self.began > 1.0:
+            print(f"{self.label} {self.done:,}/{self.total:,}", file=sys.stderr, flush=True)

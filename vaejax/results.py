@@ -1,12 +1,19 @@
-"""What a finished run has to say, as a record and as `results.json`."""
+"""What a finished run has to say, as a record and as `results.json`, and what was measured of each test example."""
 
+import io
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from vaejax.data.files import npz_keys, read_npz
+from vaejax.durable import write_durably
 from vaejax.evaluation import Estimate
 from vaejax.folder import RESULTS, read_json, write_json
+from vaejax.outcome import Measured
+
+MEASURED, ASSESSED, FIGURE = "measured.npz", "evaluation.npz", "figure."
 
 
 class RunResult(NamedTuple):
@@ -22,6 +29,8 @@ class RunResult(NamedTuple):
     measured_step: int  # after how many of them the weights were measured: the best, where there are validation figures
     skipped: int  # steps that were left out, since they were not finite
     pictures: list[Path]
+    kl_per_axis: list[float] | None = None  # nats, mean over the test examples; None where it has no closed form
+    report: Path | None = None  # the page for a browser
 
 
 def write_result(result: RunResult) -> None:
@@ -31,6 +40,7 @@ def write_result(result: RunResult) -> None:
         for name, each in result.test.items()
     }
     content = {**result._asdict(), "test": estimates, "pictures": [path.name for path in result.pictures]}
+    content["report"] = result.report and result.report.name
     del content["folder"]
     write_json(result.folder / RESULTS, content)
 
@@ -49,6 +59,54 @@ def read_result(folder: Path) -> RunResult:
             for name, each in content["test"].items()
         }
         pictures = [folder / name for name in content["pictures"]]
-        return RunResult(**{**content, "folder": folder, "test": test, "pictures": pictures})
+        report = content.get("report") and folder / content["report"]
+        return RunResult(**{**content, "folder": folder, "test": test, "pictures": pictures, "report": report})
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def write_measured(folder: Path, measured: Measured) -> None:
+    """Write what was measured of each test example to `measured.npz`, with which runs are compared."""
+    latents = {name: each for name, each in measured._asdict().items() if name != "figures" and each is not None}
+    figures = {FIGURE + name: each for name, each in measured.figures.items()}
+    _write_arrays(folder / MEASURED, figures | latents)
+
+
+def read_measured(folder: Path) -> Measured:
+    """What was measured of each test example of a run.
+
+    Raises:
+      FileNotFoundError: the run has not been measured.
+      ValueError: the file is damaged.
+    """
+    path = folder / MEASURED
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} has not been measured: it has no {MEASURED}; train it to its end")
+    arrays = read_npz(path, npz_keys(path))
+    figures = {name.removeprefix(FIGURE): arrays.pop(name) for name in list(arrays) if name.startswith(FIGURE)}
+    try:
+        latents: dict[str, Any] = {"kl_per_axis": None, **arrays}
+        return Measured(figures, **latents)
+    except TypeError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def write_assessed(folder: Path, per_example: Mapping[str, np.ndarray]) -> None:
+    """Write the likelihood of each evaluated example to `evaluation.npz`."""
+    _write_arrays(folder / ASSESSED, per_example)
+
+
+def read_assessed(folder: Path) -> dict[str, np.ndarray]:
+    """What `write_assessed` wrote; nothing where a run has not been evaluated.
+
+    Raises:
+      ValueError: the file is damaged.
+    """
+    path = folder / ASSESSED
+    return read_npz(path, npz_keys(path)) if path.is_file() else {}
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    write_durably(path, buffer.getvalue())

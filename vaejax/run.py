@@ -6,19 +6,23 @@ import importlib.metadata
 import os
 import statistics
 import sys
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from vaejax.experiment import Experiment, Settings, experiment_path, load_experiment
-from vaejax.folder import CONFIG, RESULTS, open_folder, read_config
+from vaejax.findings import read_findings
+from vaejax.folder import CONFIG, RESULTS, differences, open_folder, read_config
 from vaejax.memory import peak_memory
-from vaejax.outcome import draw, make_validation, measure
+from vaejax.outcome import make_validation, measure
+from vaejax.pictures import draw
 from vaejax.program import check_fit, final_params, make_program
-from vaejax.results import RunResult, read_result, write_result
+from vaejax.results import RunResult, read_measured, read_result, write_measured, write_result
+from vaejax.run_report import write_report
 from vaejax.settings import Running, settings_from
 from vaejax.trainer import CHECKPOINTS, METRICS, Callback, Trainer, done
 from vaejax.training import TrainState, best_step, is_first_host, load_checkpoint, load_newest, path_of, to_host
@@ -61,7 +65,7 @@ def train(
             params = to_host(final_params(state))
             if not is_first_host():
                 return None
-            result = _conclude(folder, experiment, settings, params, done(state), trainer.history())
+            result = _conclude(folder, config, experiment, settings, params, done(state), trainer.history())
             for picture in result.pictures:
                 trainer.writers.write_image(picture.stem, picture, result.steps)
     return result
@@ -69,6 +73,7 @@ def train(
 
 def _conclude(
     folder: Path,
+    config: dict[str, Any],
     experiment: Experiment,
     settings: Settings,
     params: Params,
@@ -84,12 +89,14 @@ def _conclude(
     seconds = [line["seconds"] for line in history]
     # The first epoch holds the compilation, which says nothing about the speed.
     speeds = [settings.batch_size * count / max(each, 1e-9) for count, each in zip(steps, seconds, strict=True)]
-    test, units = measure(experiment, params)
-    pictures = list(draw(experiment, params, history, folder))
+    measured = measure(experiment, params)
+    write_measured(folder, measured)
+    pictures = list(draw(experiment, params, measured, history, folder))
     result = RunResult(
         folder=folder,
-        test=test,
-        active_units=units,
+        test=measured.estimates(),
+        active_units=measured.active_units(),
+        kl_per_axis=measured.mean_kl_per_axis(),
         seconds=sum(seconds),
         examples_per_second=statistics.median(speeds[1:] or speeds),
         peak_memory=peak_memory(),
@@ -98,6 +105,7 @@ def _conclude(
         skipped=history[-1]["skipped"],
         pictures=pictures,
     )
+    result = result._replace(report=write_report(folder, config, experiment, params, result, measured, {}))
     write_result(result)
     return result
 
@@ -119,6 +127,52 @@ def load_run(folder: str | os.PathLike[str]) -> tuple[Experiment, Settings, Trai
     if step is None:
         return experiment, settings, load_newest(checkpoints, program.like())[0].state
     return experiment, settings, load_checkpoint(path_of(checkpoints, step), program.like()).state
+
+
+class OpenRun(NamedTuple):
+    """A run to look at."""
+
+    folder: Path
+    config: dict[str, Any]
+    experiment: Experiment
+    settings: Settings
+    params: Params
+    step: int  # after how many steps the weights are these
+
+
+def open_run(folder: str | os.PathLike[str]) -> OpenRun:
+    """A run with the weights that it was or would be measured with, to look at.
+
+    It warns where the run was made by other versions or another experiment file, which may be why it now differs.
+
+    Raises:
+      FileNotFoundError: the folder is no run, or has no checkpoint yet.
+      ValueError: what `load_run` refuses, or the data of the run are others now.
+    """
+    experiment, settings, state = load_run(folder)
+    config, _, _ = read_run(folder)
+    different = differences(config, describe(config["experiment"], settings, experiment), with_soft=True)
+    others = [each for each in different if each.startswith("data.")]
+    if others:
+        raise ValueError(f"{folder} was made with other data: {others[0]}")
+    if different:
+        warnings.warn(f"{folder}: {'; '.join(different)}", stacklevel=2)
+    return OpenRun(Path(folder), config, experiment, settings, final_params(state), done(state))
+
+
+def rewrite_report(opened: OpenRun) -> Path:
+    """Write the report of a run from all that its folder holds.
+
+    Raises:
+      FileNotFoundError: the run is not finished.
+      ValueError: a file of it is damaged.
+    """
+    folder = opened.folder
+    if not (folder / RESULTS).is_file():
+        raise FileNotFoundError(f"{folder} is not finished: it has no {RESULTS}; train it to its end")
+    result, measured = read_result(folder), read_measured(folder)
+    found = read_findings(folder)
+    return write_report(folder, opened.config, opened.experiment, opened.params, result, measured, found)
 
 
 def read_run(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], Any, Any]:

@@ -1,11 +1,41 @@
-"""What the latents are used for."""
+"""What the latents are used for, as a number and in words."""
+
+import enum
+import math
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
-from vaejax.types import Array
+from vaejax.checks import check_array
+from vaejax.types import Array, ArrayLike
 
 # Burda et al. 2015.
 ACTIVE_VARIANCE = 0.01
+# Nats. An axis of a smaller divergence from the prior is the prior, but for noise.
+USED_KL = 0.01
+# Nats. With less in all, not even two halves of the data are told apart.
+ONE_BIT = math.log(2)
+# Without a prior the axes have no scale of their own: variances by that of the widest axis, and the least one of it.
+RELATIVE_VARIANCE = 1e-4
+LEAST_VARIANCE = 1e-8
+
+
+class Verdict(enum.StrEnum):
+    """Whether the latents have collapsed."""
+
+    NONE = "none"  # they carry information; spare axes may be unused
+    PARTIAL = "partial"  # little information in all, or axes that are away from the prior for nothing
+    FULL = "full"  # they carry none
+
+
+class Collapse(NamedTuple):
+    """The verdict, with the axes behind it."""
+
+    status: Verdict
+    dead: tuple[int, ...]  # axes that carry no information
+    offset: tuple[int, ...]  # those of them that differ from the prior all the same
+    text: str  # the verdict in one or two sentences
 
 
 def active_units(means: Array, threshold: float = ACTIVE_VARIANCE) -> Array:
@@ -22,3 +52,117 @@ def active_units(means: Array, threshold: float = ACTIVE_VARIANCE) -> Array:
     1
     """
     return jnp.sum(jnp.var(means, axis=0) > threshold)
+
+
+def judge_collapse(
+    kl_per_axis: ArrayLike | None, active_variance: ArrayLike, *, mutual_information: ArrayLike | None = None
+) -> Collapse:
+    """Whether the latents carry information about the examples, in words.
+
+    An axis carries information where its divergence from the prior is above 0.01 nats and its mean varies over the
+    examples with a variance above 0.01. One whose divergence is lower is unused: of spare axes that is pruning, of all
+    it is collapse. One whose divergence is higher while its mean is constant is an offset: it differs from the prior,
+    but tells no examples apart. The information in all is the mutual information, or without it what bounds it, the
+    divergence of the axes that are no offset; below ln 2 nats, one bit, the collapse is at least partial.
+
+    Args:
+      kl_per_axis: the divergence from the prior, a mean over examples, `[*Z]` in nats; None for a deterministic
+        autoencoder, whose axes are judged by their variance alone: one is dead below 0.0001 of the widest.
+      active_variance: `Var_x(E_q[z_i])`, the variance of the means over the examples, `[*Z]`.
+      mutual_information: of `information`, in nats; it overrules what the axes seem to carry.
+
+    Returns:
+      `Collapse`; axes of latents of several axes are numbered row by row.
+
+    Raises:
+      ValueError: no axes, shapes that differ, or numbers that are not finite.
+
+    >>> import jax.numpy as jnp
+    >>> judge_collapse(jnp.array([2.0, 0.0, 1.5]), jnp.array([0.9, 0.0, 0.8])).text
+    '2 of 3 latents carry information (KL above 0.01 nats); 1 is unused, which is pruning and not collapse.'
+    """
+    variance = _numbers("active_variance", active_variance)
+    if kl_per_axis is None:
+        return _judge_by_variance(variance)
+    kl = _numbers("kl_per_axis", kl_per_axis)
+    if kl.shape != variance.shape:
+        raise ValueError(
+            f"judge_collapse: kl_per_axis and active_variance must have one shape; got {kl.shape} and {variance.shape}"
+        )
+    used = (kl > USED_KL) & (variance > ACTIVE_VARIANCE)
+    offset = (kl > USED_KL) & ~used
+    total = float(kl[~offset].sum())
+    if mutual_information is not None:
+        total = float(_numbers("mutual_information", mutual_information).sum())
+    status, text = _judge(used, offset, kl, total, is_bound=mutual_information is None)
+    if status is Verdict.FULL:
+        used = np.zeros_like(used)
+    return Collapse(status, _axes(~used), _axes(offset), text)
+
+
+def _judge(used: Any, offset: Any, kl: Any, total: float, *, is_bound: bool) -> tuple[Verdict, str]:
+    away = f" {_offsets(offset, kl)}" if offset.any() else ""
+    at_most = "at most " if is_bound else ""
+    if total <= USED_KL or (total < ONE_BIT and not used.any()):
+        why = f"no latent tells examples apart ({_count(used.size)}, {at_most}{max(0.0, total):.2g} nats in all)"
+        advice = "Warm-up of beta, free bits or a weaker decoder help."
+        return Verdict.FULL, f"Posterior collapse: {why}, so the decoder ignores them.{away} {advice}"
+    if total < ONE_BIT:
+        why = f"{_carry(used)}, but {at_most}{total:.2g} nats in all"
+        return (
+            Verdict.PARTIAL,
+            f"Nearly collapsed: {why}, less than the one bit (0.69) that tells two halves apart.{away}",
+        )
+    if not used.any():
+        why = f"no single one of {_count(used.size)} carries information that counts (KL above 0.01 nats)"
+        return Verdict.PARTIAL, f"Spread thin: {why}, though they carry {at_most}{total:.2g} nats in all.{away}"
+    return (Verdict.PARTIAL if offset.any() else Verdict.NONE), f"{_used(used, offset)}.{away}"
+
+
+def _used(used: Any, offset: Any) -> str:
+    unused = int(used.size - used.sum() - offset.sum())
+    if used.all():
+        return f"{_carry(used)} (KL above 0.01 nats): no collapse"
+    verb = "is" if unused == 1 else "are"
+    spare = f"; {unused} {verb} unused, which is pruning and not collapse" if unused else ""
+    return f"{_carry(used)} (KL above 0.01 nats){spare}"
+
+
+def _carry(used: Any) -> str:
+    return f"{used.sum()} of {_count(used.size)} {'carries' if used.sum() == 1 else 'carry'} information"
+
+
+def _offsets(offset: Any, kl: Any) -> str:
+    one = offset.sum() == 1
+    return (
+        f"{offset.sum()} {'differs' if one else 'differ'} from the prior in the same way for every example: "
+        f"{kl[offset].sum():.2g} nats of offset, not information, and draws from the prior miss it."
+    )
+
+
+def _judge_by_variance(variance: Any) -> Collapse:
+    widest = variance.max()
+    used = (variance > RELATIVE_VARIANCE * widest) & (widest > LEAST_VARIANCE)
+    size, dead = _count(used.size), int((~used).sum())
+    if dead == used.size:
+        text = f"Collapse: no latent varies with the examples ({size}), so nothing about them reaches the decoder."
+        return Collapse(Verdict.FULL, _axes(~used), (), text)
+    vary = f"{used.sum()} of {size} {'varies' if used.sum() == 1 else 'vary'} with the examples"
+    rest = f"; {dead} {'is' if dead == 1 else 'are'} constant, which is pruning and not collapse" if dead else ""
+    return Collapse(Verdict.NONE, _axes(~used), (), f"{vary}{rest or ': no collapse'}.")
+
+
+def _numbers(name: str, value: Any) -> Any:
+    check_array(f"judge_collapse: {name}", value)
+    numbers = np.asarray(value, np.float64).ravel()
+    if numbers.size == 0 or not np.isfinite(numbers).all():
+        raise ValueError(f"judge_collapse: {name} must be finite and not empty; got {value}")
+    return numbers
+
+
+def _axes(mask: Any) -> tuple[int, ...]:
+    return tuple(int(axis) for axis in np.flatnonzero(mask))
+
+
+def _count(size: int) -> str:
+    return f"{size} latent" if size == 1 else f"{size} latents"

@@ -25,6 +25,11 @@ LABELS = {
 }
 
 
+def unit_of(name: str) -> str:
+    """The unit of a figure."""
+    return "white = 1, summed over the pixels" if name == "squared_error" else "nats"
+
+
 class Estimate(NamedTuple):
     """A mean over examples and how sure it is."""
 

@@ -1,5 +1,5 @@
-"""Pictures of a run."""
+"""Pictures and pages."""
 
-from vaejax.report import figures
+from vaejax.report import browser, explorer, figures, latent_figures, page
 
-__all__ = ["figures"]
+__all__ = ["browser", "explorer", "figures", "latent_figures", "page"]

@@ -1,0 +1,254 @@
+"""What the latents as a whole tell about the examples: aggregate posterior, information, and the verdict in words."""
+
+import dataclasses
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as numpyro
+import pytest
+import scipy.special
+import scipy.stats
+
+import vaejax
+from vaejax import Laplace, MultivariateNormal, Normal, evaluation
+from vaejax.evaluation.aggregate import aggregate_log_density, aggregate_moments, information
+from vaejax.evaluation.latents import Verdict, judge_collapse
+
+RANDOM = np.random.default_rng(7)
+LOC = RANDOM.normal(size=(7, 2)) * 2
+SCALE = np.exp(RANDOM.normal(size=(7, 2)))
+FACTOR = np.tril(RANDOM.normal(size=(7, 2, 2)) * 0.3) + np.eye(2)
+POINTS = RANDOM.normal(size=(5, 2)) * 2
+
+
+def mean_density(each):
+    """`log 1/N sum_n q(z|x_n)` from `[B, N]`."""
+    return scipy.special.logsumexp(each, axis=1) - np.log(each.shape[1])
+
+
+NORMAL = mean_density(scipy.stats.norm(LOC, SCALE).logpdf(POINTS[:, None]).sum(-1))
+SHARED = mean_density(scipy.stats.norm(LOC, 0.5).logpdf(POINTS[:, None]).sum(-1))
+FULL = np.stack(
+    [scipy.stats.multivariate_normal(m, f @ f.T).logpdf(POINTS) for m, f in zip(LOC, FACTOR, strict=True)], 1
+)
+AFFINE = vaejax.ElementwiseAffine(jnp.zeros(2), jnp.full(2, np.log(0.5)))
+HEAVY = scipy.stats.t(5.0, LOC, SCALE).logpdf(POINTS[:, None]).sum(-1)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class SharedWidth:
+    """A width `[Z]` whose leading axis is not that of the examples."""
+
+    loc: jax.Array
+    width: jax.Array
+
+    def sample(self, key, sample_shape=()):
+        return Normal(self.loc, self.width).sample(key, sample_shape)
+
+    def log_prob(self, value):
+        return Normal(self.loc, self.width).log_prob(value)
+
+
+POSTERIORS = {
+    "one by one": (Normal(LOC, SCALE), 1, NORMAL),
+    "a ragged chunk": (Normal(LOC, SCALE), 3, NORMAL),
+    "all at once": (Normal(LOC, SCALE), 100, NORMAL),
+    "a shared scale": (Normal(LOC, 0.5), 3, SHARED),
+    "full covariances": (MultivariateNormal(LOC, FACTOR), 3, mean_density(FULL)),
+    "numpyro's": (numpyro.Normal(LOC, SCALE).to_event(1), 3, NORMAL),
+    "another of numpyro's": (numpyro.StudentT(5.0, LOC, SCALE).to_event(1), 3, mean_density(HEAVY)),
+    "a flow with shared weights": (vaejax.Transformed(Normal(2 * LOC, 1.0), AFFINE), 3, SHARED),
+    "one of your own": (SharedWidth(jnp.asarray(LOC), jnp.full(2, 0.5)), 3, SHARED),
+}
+
+
+@pytest.mark.parametrize("name", POSTERIORS)
+def test_the_aggregate_density_is_the_mean_over_all_posteriors_whatever_the_chunks(name):
+    q, chunk_size, expected = POSTERIORS[name]
+    found = jax.jit(partial(aggregate_log_density, chunk_size=chunk_size))(jnp.asarray(POINTS), q)
+    chex.assert_trees_all_close(found, expected, rtol=1e-4)
+
+
+def test_memory_does_not_grow_with_the_examples():
+    """A thousand times the pairs, and at most the draws themselves more."""
+
+    def temporary(count):
+        q, z = Normal(jnp.zeros((count, 4)), jnp.ones((count, 4))), jnp.zeros((count, 4))
+        compiled = jax.jit(partial(aggregate_log_density, chunk_size=32)).lower(z, q).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    few, many = temporary(1_000), temporary(30_000)
+    assert many - few < 2 * 4 * 4 * 30_000
+
+
+LINE = np.array([-3.0, -1.0, -0.5, 0.4, 1.0, 4.0])
+WIDTH = np.array([0.5, 1.0, 0.2, 0.8, 2.0, 0.7])
+PRIOR = Normal(1.0, 2.0)
+
+
+def integrate(log_a, log_b, grid):
+    return np.trapezoid(np.exp(log_a) * (log_a - log_b), grid)
+
+
+def test_the_parts_of_the_divergence_are_those_of_quadrature(key):
+    """With a prior that is not the standard one, and examples that differ, so that the errors are known too."""
+    grid = np.linspace(-15, 15, 20_001)
+    log_q = scipy.stats.norm(LINE[:, None], WIDTH[:, None]).logpdf(grid)
+    log_aggregate, log_prior = scipy.special.logsumexp(log_q, axis=0) - np.log(6), scipy.stats.norm(1, 2).logpdf(grid)
+    rates = np.array([integrate(each, log_prior, grid) for each in log_q])
+    told = np.array([integrate(each, log_aggregate, grid) for each in log_q])
+    q = Normal(jnp.asarray(LINE[:, None]), jnp.asarray(WIDTH[:, None]))
+    found = jax.jit(partial(information, num_samples=20_000))(key, q, PRIOR)
+    chex.assert_trees_all_close(found.rate.mean, rates.mean(), atol=0.015)
+    chex.assert_trees_all_close(found.mutual_information.mean, told.mean(), atol=0.015)
+    chex.assert_trees_all_close(found.aggregate_kl.mean, integrate(log_aggregate, log_prior, grid), atol=0.015)
+    chex.assert_trees_all_close(found.rate.mean, found.mutual_information.mean + found.aggregate_kl.mean, rtol=1e-5)
+    chex.assert_trees_all_close(found.rate.standard_error, rates.std(ddof=1) / 6**0.5, rtol=0.03)
+    chex.assert_trees_all_close(found.mutual_information.standard_error, told.std(ddof=1) / 6**0.5, rtol=0.03)
+    assert not found.is_saturated
+
+
+few_draws = jax.jit(partial(information, num_samples=3, chunk_size=8))
+
+
+def test_information_from_none_to_the_logarithm_of_the_examples(key):
+    """Posteriors that are all the same tell nothing, and far apart they tell everything, which is ln N."""
+    same = few_draws(key, Normal(jnp.full((20, 2), 3.0), jnp.full((20, 2), 0.1)))
+    chex.assert_trees_all_close(same.mutual_information, evaluation.Estimate(0.0, 0.0), atol=1e-5)
+    chex.assert_trees_all_close(same.rate, same.aggregate_kl, atol=1e-4)
+    assert not same.is_saturated
+    apart = few_draws(jax.random.key(1), Normal(50.0 * jnp.arange(40.0).reshape(20, 2), jnp.ones((20, 2))))
+    chex.assert_trees_all_close(apart.mutual_information.mean, np.log(20), rtol=1e-5)
+    chex.assert_trees_all_close(apart.limit, np.log(20), rtol=1e-6)
+    assert apart.is_saturated
+
+
+@pytest.mark.parametrize("q", [Normal(LOC, SCALE), Laplace(LOC, SCALE), MultivariateNormal(LOC, FACTOR)])
+def test_the_moments_are_those_of_the_mixture(q):
+    own = {Normal: SCALE**2, Laplace: 2 * SCALE**2, MultivariateNormal: np.einsum("nij,nij->ni", FACTOR, FACTOR)}[
+        type(q)
+    ]
+    second = np.mean(own + LOC**2, axis=0)
+    moments = aggregate_moments(q)
+    chex.assert_trees_all_close(moments.mean, LOC.mean(0), atol=1e-6)
+    chex.assert_trees_all_close(moments.standard_deviation, np.sqrt(second - LOC.mean(0) ** 2), rtol=1e-5)
+
+
+def test_the_moments_of_points_are_those_of_the_codes():
+    moments = aggregate_moments(vaejax.Delta(jnp.asarray(LOC)))
+    chex.assert_trees_all_close(tuple(moments), (LOC.mean(0), LOC.std(0)), rtol=1e-5)
+
+
+def test_bad_posteriors_are_named(key):
+    q, draw = Normal(jnp.zeros((4, 2)), 1.0), partial(information, jax.random.clone(key))
+    with pytest.raises(TypeError, match="Delta is a point and has no density"):
+        draw(vaejax.Delta(jnp.zeros((4, 2))))
+    with pytest.raises(
+        ValueError, match=r"q must have one batch axis, the examples; got draws of shape \(4, 2\) with 2"
+    ):
+        draw(Normal(jnp.zeros((4, 2)), 1.0, 2))
+    with pytest.raises(ValueError, match="the number of posteriors must be at least 2; got 1"):
+        draw(Normal(jnp.zeros((1, 2)), 1.0))
+    with pytest.raises(ValueError, match=r"prior must give one log-density per latent of shape \(3, 2\)"):
+        draw(Normal(jnp.zeros((4, 3, 2)), 1.0, 2))
+    with pytest.raises(ValueError, match=r"z must have shape \[B, 2\]; got \(4, 3\)"):
+        aggregate_log_density(jnp.zeros((4, 3)), q)
+    with pytest.raises(TypeError, match="must be a distribution with sample and log_prob; got tuple"):
+        aggregate_log_density(jnp.zeros((4, 2)), (jnp.zeros((4, 2)), jnp.zeros((4, 2))))
+    with pytest.raises(TypeError, match="must have a mean and a variance, as Normal has; got Mixture"):
+        aggregate_moments(vaejax.Mixture(jnp.zeros(3), Normal(jnp.zeros((4, 3, 2)), 1.0)))
+
+
+def judge(loc, scale, **options):
+    """The verdict on an encoder that gives these posteriors, `[N, Z]`."""
+    kl = np.mean(0.5 * (loc**2 + scale**2 - 1) - np.log(scale), axis=0)
+    return judge_collapse(kl, loc.var(axis=0), **options)
+
+
+CODES = np.random.default_rng(3).normal(size=(2000, 4))
+ONES = np.ones((2000, 4))
+# An encoder by its posteriors, with the verdict, the dead axes, those that are offset, and what the text must say.
+ENCODERS = {
+    "an oracle": (CODES * 0.9, 0.4 * ONES, Verdict.NONE, (), (), "4 of 4 latents carry information (KL above 0.01 nats): no collapse."),
+    "the prior": (0.0 * CODES, ONES, Verdict.FULL, (0, 1, 2, 3), (), "at most 0 nats in all"),
+    "the prior, and noise": (0.02 * CODES, ONES, Verdict.FULL, (0, 1, 2, 3), (), "the decoder ignores them"),
+    "spare axes": (
+        CODES * [0.9, 0, 0.9, 0],
+        np.where([1, 0, 1, 0], 0.4, 1.0) * ONES,
+        Verdict.NONE,
+        (1, 3),
+        (),
+        "2 of 4 latents carry information (KL above 0.01 nats); 2 are unused, which is pruning and not collapse.",
+    ),
+    "a constant": (
+        0.0 * CODES + 3.0, 0.1 * ONES, Verdict.FULL, (0, 1, 2, 3), (0, 1, 2, 3), "4 differ from the prior in the same way",
+    ),
+    "one constant": (
+        CODES * [0.9, 0, 0.9, 0.9] + [0, 2, 0, 0],
+        np.where([1, 0, 1, 1], 0.4, 1.0) * ONES,
+        Verdict.PARTIAL,
+        (1,),
+        (1,),
+        "3 of 4 latents carry information (KL above 0.01 nats). 1 differs from the prior in the same way for every "
+        "example: 2 nats of offset, not information",
+    ),
+    "less than a bit": (
+        CODES * [0.5, 0, 0, 0], np.where([1, 0, 0, 0], 0.8, 1.0) * ONES, Verdict.PARTIAL, (1, 2, 3), (), "less than the one bit",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_constructed_encoders_are_judged_by_what_they_carry(name):
+    loc, scale, status, dead, offset, words = ENCODERS[name]
+    found = judge(loc, scale)
+    assert found[:3] == (status, dead, offset), found
+    assert words in found.text
+
+
+def test_the_exact_posterior_has_not_collapsed():
+    """x = z + noise of scale s, so that z|x is N(x / (1 + s^2), s^2 / (1 + s^2)); as the noise grows, less is left of z."""
+    draw = np.random.default_rng(5).normal
+    for noise, status in ((0.5, Verdict.NONE), (2.0, Verdict.PARTIAL), (20.0, Verdict.FULL)):
+        x = draw(size=(2000, 2)) + noise * draw(size=(2000, 2))
+        found = judge(x / (1 + noise**2), np.full((2000, 2), noise / np.sqrt(1 + noise**2)))
+        assert found.status is status, found
+
+
+def test_many_axes_of_little_information_are_no_full_collapse():
+    found = judge_collapse(np.full(400, 0.005), np.full(400, 0.009))
+    assert found.status is Verdict.PARTIAL
+    assert "Spread thin: no single one of 400 latents" in found.text
+    assert "2 nats in all" in found.text
+
+
+def test_the_mutual_information_overrules_the_axes():
+    """Axes that move with the examples, and one code for all: what moved was noise, say of a few examples."""
+    found = judge(CODES, 0.4 * ONES, mutual_information=jnp.asarray(0.001))
+    assert found.status is Verdict.FULL
+    assert found.dead == (0, 1, 2, 3)
+    assert "no latent tells examples apart (4 latents, 0.001 nats in all)" in found.text
+    weak = judge(CODES, 0.4 * ONES, mutual_information=0.3)
+    assert weak.status is Verdict.PARTIAL
+    assert judge(CODES, 0.4 * ONES, mutual_information=3.0).status is Verdict.NONE
+
+
+def test_an_autoencoder_is_judged_by_variance_whatever_the_scale_of_its_codes():
+    variance = np.array([1.0, 0.3, 1e-6])
+    for scale in (1e-3, 1.0, 1e3):
+        found = judge_collapse(None, scale * variance)
+        assert found == (Verdict.NONE, (2,), (), found.text)
+        assert found.text == "2 of 3 latents vary with the examples; 1 is constant, which is pruning and not collapse."
+    for rounding in (0.0, 1e-13):
+        assert judge_collapse(None, rounding * variance)[:2] == (Verdict.FULL, (0, 1, 2))
+
+
+def test_bad_figures_are_named():
+    with pytest.raises(ValueError, match="active_variance must be finite and not empty"):
+        judge_collapse(jnp.ones(2), jnp.array([1.0, jnp.nan]))
+    with pytest.raises(ValueError, match=r"must have one shape; got \(2,\) and \(3,\)"):
+        judge_collapse(jnp.ones(2), jnp.ones(3))

@@ -1,0 +1,66 @@
+"""What the commands share: their parser, what they answer, and the run that they look at."""
+
+import argparse
+import math
+import os
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import jax
+import numpy as np
+
+
+class Answer(NamedTuple):
+    """What a command has to say: to a person, and to a script."""
+
+    text: str
+    content: dict[str, Any]
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line, as all others are."""
+
+    def __init__(self, **options: Any):
+        super().__init__(
+            **options, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, exit_on_error=False
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raise `ValueError` in place of printing the usage and leaving."""
+        raise ValueError(f"{message} (see {self.prog} --help)")
+
+
+def check_platform() -> None:
+    """Raise where JAX has no device of the platform that was asked for; it never falls back to another.
+
+    JAX_PLATFORMS is how a person asks for one, as `make train ACCEL=gpu` does.
+    """
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        # JAX fails an assertion where not even the wheels for the platform are installed.
+        asked = os.environ.get("JAX_PLATFORMS", "any platform")
+        reason = next(iter(str(error).splitlines()), "its wheels are not installed")
+        raise OSError(f"JAX finds no device for {asked}: {reason}") from error
+
+
+def to_json(value: Any) -> Any:
+    """Anything that commands answer as what JSON has: paths are strings; NaN and infinities, which it lacks, null."""
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, dict):
+        return {str(name): to_json(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(each) for each in value]
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        return to_json(np.asarray(value).tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value
+
+
+def columns(rows: list[list[str]]) -> str:
+    """Rows of words as a table: the first column to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    aligned = lambda row: [row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]
+    return "\n".join(f"  {'  '.join(aligned(row))}".rstrip() for row in rows)

@@ -1,0 +1,54 @@
+"""Say what a data set is, and draw a sheet of it.
+
+NAME is a data set that vaejax knows, any of tensorflow-datasets by its name, an .npz or .npy file, or a folder of
+images or of four IDX files.
+"""
+
+import argparse
+import re
+from pathlib import Path
+
+from vaejax import data
+from vaejax.cli.command import Answer, Parser, check_platform
+from vaejax.data_report import contact_sheet, describe
+from vaejax.feed import describe_feed
+from vaejax.settings import Running
+
+
+def add_arguments(parser: Parser) -> None:
+    """What the command takes."""
+    parser.add_argument("name", metavar="NAME", help=f"a path, or one of {', '.join(data.names())}, ...")
+    parser.add_argument("--folder", help="where the files are; by default the environment variable VAEJAX_DATA")
+    parser.add_argument("--size", type=int, help="resize images to a square of so many pixels")
+    parser.add_argument("--crop", type=int, help="before that, cut out a centred square of so many pixels")
+    parser.add_argument("--max-value", type=float, help="of files of arrays: the intensity of white")
+    parser.add_argument("--output", type=Path, help="of the contact sheet; runs/data/NAME.png by default")
+
+
+def run(options: argparse.Namespace) -> Answer:
+    """Describe and draw."""
+    check_platform()
+    size = None if options.size is None else (options.size, options.size)
+    path = options.output
+    if path is not None and path.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise ValueError(f"output must end in .png, .pdf or .svg; got {path}")
+    dataset = data.load(options.name, options.folder, size=size, crop=options.crop, max_value=options.max_value)
+    text = f"{describe(dataset)}\n  feed       {describe_feed(dataset, Running())}"
+    content = {
+        "name": dataset.name,
+        "shape": dataset.shape,
+        "dtype": str(dataset.dtype),
+        "meaning": str(dataset.meaning),
+        "max_value": dataset.max_value,
+        "examples": {name: len(split.examples) for name, split in dataset.splits.items()},
+        "label_names": list(dataset.label_names),
+        "factor_names": list(dataset.factor_names),
+        "sha256": dataset.sha256,
+    }
+    sheet = contact_sheet(dataset)
+    if sheet is None:
+        return Answer(f"{text}\nno contact sheet: these are no images", content)
+    path = path or Path("runs") / "data" / f"{re.sub(r'[^A-Za-z0-9_-]+', '_', dataset.name)}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.savefig(path)
+    return Answer(f"{text}\ncontact sheet: {path}", content | {"contact_sheet": path})

@@ -1,0 +1,240 @@
+"""Runs beside each other, from what their folders hold.
+
+All are measured on the same examples with the same noise, so differences are paired.
+"""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure as Picture
+
+from vaejax import __version__
+from vaejax.evaluation import LABELS, estimate, unit_of
+from vaejax.findings import Figure
+from vaejax.folder import RESULTS, read_config, settings_of
+from vaejax.outcome import Measured
+from vaejax.report import figures, page
+from vaejax.results import RunResult, read_assessed, read_measured, read_result
+from vaejax.trainer import METRICS
+from vaejax.writers import read_json_lines
+
+# Shown of each run, in the order of its figures.
+SHOWN = ("reconstructions.png", "samples.png", "traversals.png")
+LIKELIHOOD = "negative_log_likelihood"
+NAMES = {LIKELIHOOD: "-ln p(x)", **LABELS}
+
+
+class Run(NamedTuple):
+    """What the folder of a finished run holds."""
+
+    name: str
+    folder: Path
+    config: Mapping[str, Any]
+    result: RunResult
+    measured: Measured
+    assessed: Mapping[str, np.ndarray]
+    history: Sequence[Mapping[str, Any]]
+
+    def per_example(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """A figure of each example and the fingerprint of its x, `[N]` each; None where it was not measured."""
+        if name == LIKELIHOOD:
+            return (-self.assessed["log_likelihood"], self.assessed["fingerprint"]) if self.assessed else None
+        values = self.measured.figures.get(name)
+        return None if values is None else (values, self.measured.fingerprints)
+
+
+class Comparison(NamedTuple):
+    """What was found; figures by the name of the run."""
+
+    figures: dict[str, dict[str, Figure]]
+    differences: dict[str, dict[str, Figure]]  # of each run but the first, less that of the first
+    settings: dict[str, dict[str, str]]  # those in which the runs differ
+    remarks: list[str]
+
+
+def read_runs(folders: Sequence[str | Path]) -> list[Run]:
+    """What the folders hold.
+
+    Raises:
+      FileNotFoundError: a folder is no run, or the run is not finished.
+      ValueError: a file of it is damaged, it is a sweep, or a run is named twice.
+    """
+    paths = [Path(folder) for folder in folders]
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise ValueError("each run must be named once")
+    return [_read(path) for path in paths]
+
+
+def _read(folder: Path) -> Run:
+    config = read_config(folder)
+    if config is None:
+        raise FileNotFoundError(f"{folder} is no run folder: {_why_not(folder)}")
+    if "members" in config:
+        raise ValueError(f"{folder} is a sweep, whose members its own results compare: name runs")
+    if not (folder / RESULTS).is_file():
+        raise FileNotFoundError(f"{folder} is not finished: it has no {RESULTS}; train it to its end")
+    history = read_json_lines(folder / METRICS)
+    assessed = read_assessed(folder)
+    return Run(str(folder), folder, config, read_result(folder), read_measured(folder), assessed, history)
+
+
+def compare(runs: Sequence[Run]) -> Comparison:
+    """Figures of each run, and paired differences from the first.
+
+    `d_n = f_n(run) - f_n(first)` over the examples n that both have measured, with the standard error of their mean:
+    since x and noise are the same, what makes one example harder than another is in neither. Figures are costs: a
+    difference below 0 is for the run.
+    """
+    first, *others = runs
+    shown = {run.name: {name: each for name in NAMES if (each := _figure(run, name))} for run in runs}
+    differences: dict[str, dict[str, Figure]] = {}
+    remarks = []
+    for run in others:
+        found = {name: each for name in shown[run.name] if (each := _difference(first, run, name))}
+        differences[run.name] = found
+        missing = [NAMES[name] for name in shown[run.name] if name in shown[first.name] and name not in found]
+        if missing:
+            remarks.append(
+                f"{run.name} and {first.name} were not measured on the same x, so there are no differences of "
+                f"{', '.join(missing)}: {_why(first, run)}"
+            )
+    if any(run.assessed for run in runs) and not all(run.assessed for run in runs):
+        lacking = ", ".join(run.name for run in runs if not run.assessed)
+        remarks.append(f"-ln p(x) is not known of {lacking}: vaejax evaluate measures it.")
+    return Comparison(shown, differences, _settings(runs), remarks)
+
+
+def _figure(run: Run, name: str) -> Figure | None:
+    found = run.per_example(name)
+    return None if found is None else _estimated(NAMES[name], found[0], unit_of(name))
+
+
+def _difference(first: Run, other: Run, name: str) -> Figure | None:
+    mine, theirs = other.per_example(name), first.per_example(name)
+    if mine is None or theirs is None:
+        return None
+    count = min(len(mine[0]), len(theirs[0]))
+    if not np.array_equal(mine[1][:count], theirs[1][:count]):
+        return None
+    return _estimated(NAMES[name], mine[0][:count].astype(float) - theirs[0][:count], unit_of(name))
+
+
+def _estimated(label: str, values: np.ndarray, unit: str) -> Figure:
+    found = estimate(jnp.asarray(values))
+    return Figure(label, float(found.mean), float(found.standard_error), unit)
+
+
+def _why(first: Run, other: Run) -> str:
+    mine, theirs = other.config["data"], first.config["data"]
+    if mine["sha256"] != theirs["sha256"]:
+        return (
+            f"the data are {mine['name']} and {theirs['name']}"
+            if mine["name"] != theirs["name"]
+            else "the data differ."
+        )
+    return "their experiments prepare the data differently."
+
+
+def _settings(runs: Sequence[Run]) -> dict[str, dict[str, str]]:
+    """The settings and the experiment that are not alike, by run."""
+    flat = {run.name: {"experiment": run.config["experiment"], **settings_of(run.config)} for run in runs}
+    names = list(dict.fromkeys(name for each in flat.values() for name in each))
+    differing = [name for name in names if len({str(each.get(name)) for each in flat.values()}) > 1]
+    return {run: {name: str(each.get(name, "-")) for name in differing} for run, each in flat.items()}
+
+
+def rows(comparison: Comparison) -> list[list[str]]:
+    """The figures as a table of words, a run per row, below a header."""
+    return _table(comparison.figures, "run")
+
+
+def difference_rows(comparison: Comparison) -> list[list[str]]:
+    """The differences as a table of words; nothing but a header where there are none."""
+    return _table(comparison.differences, "less the first run")
+
+
+def setting_rows(comparison: Comparison) -> list[list[str]]:
+    """The settings that differ as a table."""
+    names = list(next(iter(comparison.settings.values())))
+    return [["run", *names], *([run, *each.values()] for run, each in comparison.settings.items())]
+
+
+def _table(by_run: Mapping[str, Mapping[str, Figure]], corner: str) -> list[list[str]]:
+    names = [name for name in NAMES if any(name in each for each in by_run.values())]
+    words = lambda figure: "-" if figure is None else figure._replace(unit="").words()
+    body = [[run, *(words(each.get(name)) for name in names)] for run, each in by_run.items()]
+    return [[corner, *(NAMES[name] for name in names)], *body]
+
+
+def comparison_page(runs: Sequence[Run], comparison: Comparison) -> str:
+    """The comparison as one page for a browser."""
+    remarks = "".join(f'<p class="remark">{escape(remark)}</p>\n' for remark in comparison.remarks)
+    same = f"Differences are paired: the same examples, the same noise. Below 0 a run is better than {runs[0].name}."
+    units = "In nats, the squared error with white as 1; mean per test example ± standard error."
+    differing = any(comparison.differences.values())
+    parts = [
+        page.section("Figures", page.table(rows(comparison)) + f'<p class="remark">{units}</p>\n' + remarks),
+        page.section(
+            "Differences",
+            page.table(difference_rows(comparison)) + f'<p class="remark">{escape(same)}</p>\n' if differing else "",
+        ),
+        page.section(
+            "Settings that differ", page.table(setting_rows(comparison)) if any(comparison.settings.values()) else ""
+        ),
+        page.section("Pictures", page.pictures([(_png(each), caption) for each, caption in _drawn(runs)])),
+        *(page.section(_title(name), page.pictures(_of_each(runs, name))) for name in SHOWN),
+        page.footer(f"Written by vaejax {__version__}; this page needs no network."),
+    ]
+    subtitle = ", ".join(run.name for run in runs)
+    return page.page(f"{len(runs)} runs compared", subtitle, *parts)
+
+
+def _drawn(runs: Sequence[Run]) -> Iterator[tuple[Picture, str]]:
+    """Pictures of all runs together."""
+    tests = {run.name: run.result.test for run in runs}
+    points = {
+        name: [(float(test["kl"].mean), float(test["reconstruction"].mean))]
+        for name, test in tests.items()
+        if {"kl", "reconstruction"} <= test.keys()
+    }
+    if len(points) > 1:
+        yield (
+            figures.rate_distortion(points, title="test set", path=False),
+            "Rate and distortion: further down and left is better; dotted lines join equal sums.",
+        )
+    name = next(name for name in LABELS if any(name in run.history[-1] for run in runs))
+    curves = {
+        run.name: (
+            np.array([line["step"] for line in run.history]),
+            np.array([line[name] for line in run.history], float),
+        )
+        for run in runs
+        if name in run.history[-1]
+    }
+    yield figures.overlaid_curves(curves, LABELS[name]), f"{LABELS[name]} while training."
+    axes = {run.name: np.array(run.result.kl_per_axis) for run in runs if run.result.kl_per_axis}
+    if axes:
+        yield figures.kl_profiles(axes), "KL of each latent, greatest first."
+
+
+def _of_each(runs: Sequence[Run], name: str) -> list[tuple[bytes, str]]:
+    return [((run.folder / name).read_bytes(), run.name) for run in runs if (run.folder / name).is_file()]
+
+
+def _title(name: str) -> str:
+    return name.removesuffix(".png").capitalize()
+
+
+def _png(picture: Picture) -> bytes:
+    buffer = io.BytesIO()
+    picture.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _why_not(folder: Path) -> str:
+    return "it has no config.json" if folder.is_dir() else "there is no such folder"

@@ -1,0 +1,106 @@
+"""Pages for a browser that need nothing but themselves: no network, no script but that of the explorer."""
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from importlib import resources
+from typing import NamedTuple
+
+
+class Verdict(NamedTuple):
+    """What a reader should know first."""
+
+    headline: str
+    sentences: Sequence[str] = ()
+    tone: str = "good"  # good, warn or bad: the colour of its edge
+
+
+def page(title: str, subtitle: str, *parts: str) -> str:
+    """A whole document of parts that the functions below make.
+
+    >>> "<h1>A run</h1>" in page("A run", "on digits", section("Figures", "<p>none</p>"))
+    True
+    """
+    style = resources.files("vaejax.report").joinpath("page.css").read_text()
+    # Nothing is fetched, also where a label holds what would fetch it.
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<title>{escape(title)}</title>
+<style>
+{style}</style>
+</head>
+<body>
+<header>
+<h1>{escape(title)}</h1>
+<p class="subtitle">{escape(subtitle)}</p>
+</header>
+<main>
+{"".join(parts)}</main>
+</body>
+</html>
+"""
+
+
+def verdict(said: Verdict) -> str:
+    """The verdict, in a box."""
+    sentences = "".join(f"<p>{escape(each)}</p>\n" for each in said.sentences)
+    return f'<div class="verdict {said.tone}">\n<p class="headline">{escape(said.headline)}</p>\n{sentences}</div>\n'
+
+
+def section(title: str, content: str) -> str:
+    """A part of the page under a heading; nothing where there is no content."""
+    return f"<section>\n<h2>{escape(title)}</h2>\n{content}</section>\n" if content else ""
+
+
+def cards(parts: Iterable[tuple[str, Mapping[str, str], Sequence[str]]]) -> str:
+    """Titles, words by their labels, and remarks, each in a card."""
+    return "".join(
+        f'<div class="card">\n<h3>{escape(title)}</h3>\n{_rows(rows, "numbers")}'
+        + "".join(f'<p class="remark">{escape(remark)}</p>\n' for remark in remarks)
+        + "</div>\n"
+        for title, rows, remarks in parts
+    ).join(('<div class="sections">\n', "</div>\n"))
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """A table whose first row is the header."""
+    header, *body = ([escape(cell) for cell in row] for row in rows)
+    head = "".join(f'<th scope="col">{cell}</th>' for cell in header)
+    lines = "".join(
+        f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>\n' for row in body
+    )
+    return (
+        f'<div class="wide">\n<table class="numbers">\n<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}</tbody>\n'
+        "</table>\n</div>\n"
+    )
+
+
+def details(title: str, rows: Mapping[str, str]) -> str:
+    """What is looked up rather than read: a table that opens."""
+    return f"<details>\n<summary>{escape(title)}</summary>\n{_rows(rows)}</details>\n" if rows else ""
+
+
+def pictures(images: Sequence[tuple[bytes, str]]) -> str:
+    """PNG images with what they show, inside the page."""
+    return "".join(
+        f'<figure>\n<img src="data:image/png;base64,{base64.b64encode(content).decode()}" '
+        f'alt="{escape(caption)}">\n<figcaption>{escape(caption)}</figcaption>\n</figure>\n'
+        for content, caption in images
+    ).join(('<div class="pictures">\n', "</div>\n") if images else ("", ""))
+
+
+def footer(text: str) -> str:
+    """The end of the page."""
+    return f"<footer>\n<p>{escape(text)}</p>\n</footer>\n"
+
+
+def _rows(rows: Mapping[str, str], kind: str = "") -> str:
+    lines = "".join(
+        f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>\n' for name, value in rows.items()
+    )
+    return f'<table class="{kind}">\n{lines}</table>\n' if rows else ""

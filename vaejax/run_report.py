@@ -1,0 +1,208 @@
+"""What is known of a run as one page for a browser, with a latent space to walk in."""
+
+import math
+from collections.abc import Iterator, Mapping
+from functools import partial
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vaejax.durable import write_durably
+from vaejax.evaluation import LABELS, Verdict, unit_of
+from vaejax.experiment import Experiment
+from vaejax.findings import Figure, Findings, Section
+from vaejax.outcome import Measured, evaluation_keys, mean_of, prepare_example, shades_of
+from vaejax.pictures import ordered_axes
+from vaejax.report import page
+from vaejax.report.browser import UnsupportedOperation, compile_for_browser
+from vaejax.report.explorer import LatentAxis, explorer_html
+from vaejax.report.figures import is_image
+from vaejax.results import RunResult
+from vaejax.types import Params, Shape
+
+REPORT = "report.html"
+TONES = {Verdict.NONE: "good", Verdict.PARTIAL: "warn", Verdict.FULL: "bad"}
+HEADLINES = {
+    Verdict.NONE: "The latents are in use.",
+    Verdict.PARTIAL: "The latents have collapsed in part.",
+    Verdict.FULL: "The latents have collapsed.",
+}
+# What the pictures show, in the order in which they are read.
+CAPTIONS = {
+    "reconstructions.png": "Test examples, and the means of p(x|z) at their posterior means.",
+    "samples.png": "Drawn from the prior: the mean of p(x|z), and a draw from it.",
+    "traversals.png": "One latent moved at a time, over the range of the test codes.",
+    "interpolations.png": "The straight way between the latents of two test examples.",
+    "manifold.png": "The plane of latents, decoded at quantiles of the prior.",
+    "latents.png": "Posterior means of the test set.",
+    "kl_per_axis.png": "How many nats each latent says of x, greatest first, with standard errors.",
+    "curves.png": "The parts of the objective while training.",
+}
+# Codes that the explorer shows, and latents that it has sliders for.
+MAX_CODES, MAX_SLIDERS = 500, 128
+# Bytes of test examples beside their codes.
+MAX_ORIGINALS = 2**21
+
+
+def write_report(
+    folder: Path,
+    config: Mapping[str, Any],
+    experiment: Experiment,
+    params: Params,
+    result: RunResult,
+    measured: Measured,
+    findings: Findings,
+) -> Path:
+    """Write `report.html`, which needs no network and no other file."""
+    dataset = experiment.dataset
+    title = f"{Path(config['experiment']).stem}, {'/'.join(folder.resolve().parts[-2:])}"
+    shown = findings or {"test": _test(result, measured)}
+    parts = [
+        page.verdict(judge(result, measured, findings)),
+        page.section("Figures, mean per test example ± standard error", page.cards(_cards(shown))),
+        page.section("Walk in the latent space", explorer(experiment, params, measured)),
+        page.section("Pictures", page.pictures(_pictures(result))),
+        page.section("How it was made", "".join(page.details(*each) for each in _origins(config, result))),
+        page.footer(f"Written by vaejax {config['versions']['vaejax']}; this page needs no network."),
+    ]
+    path = folder / REPORT
+    subtitle = (
+        f"{dataset.name}: {' x '.join(map(str, dataset.shape))}, {len(dataset.train.examples):,} training examples"
+    )
+    write_durably(path, page.page(title, subtitle, *parts).encode())
+    return path
+
+
+def judge(result: RunResult, measured: Measured, findings: Findings) -> page.Verdict:
+    """What a reader should know first."""
+    collapse = measured.collapse()
+    sentences = [collapse.text, *_on_the_bound(findings)]
+    if not findings:
+        sentences.append(
+            f"Not evaluated yet: vaejax evaluate {result.folder} measures ln p(x) and what the latents hold."
+        )
+    if result.measured_step != result.steps:
+        sentences.append(
+            f"Measured at step {result.measured_step:,} of {result.steps:,}, the best on validation examples."
+        )
+    if result.skipped:
+        sentences.append(f"{result.skipped} steps were not finite and were left out.")
+    return page.Verdict(HEADLINES[collapse.status], sentences, TONES[collapse.status])
+
+
+def _on_the_bound(findings: Findings) -> Iterator[str]:
+    """How far the ELBO is from ln p(x), and why."""
+    found = {name: section.figures for name, section in findings.items()}
+    if figures := found.get("likelihood"):
+        loose = figures["bound_gap"].words()
+        yield f"-ln p(x) is {figures['negative_log_likelihood'].words()}; the ELBO is {loose} below ln p(x)."
+        if figures["share_unreliable"].value:
+            share = figures["share_unreliable"].words()
+            yield f"For {share} of the examples the importance weights are too uneven to be trusted."
+    if found.get("gaps"):
+        gaps = found["gaps"]
+        yield (
+            f"Of that gap the encoder loses {gaps['amortization'].words()}, and the family of its posteriors "
+            f"{gaps['approximation'].words()}."
+        )
+    if found.get("simulated"):
+        yield f"On data of its own, ln p(x) is known from both sides to {found['simulated']['width'].words()}."
+
+
+def _test(result: RunResult, measured: Measured) -> Section:
+    """The test figures of a run that has not been evaluated."""
+    figures = {
+        name: Figure(label, float(each.mean), float(each.standard_error), unit_of(name))
+        for name, label in LABELS.items()
+        if (each := result.test.get(name)) is not None
+    }
+    units = Figure("active units", result.active_units, None, f"of {np.prod(measured.means.shape[1:])}")
+    return Section(f"Test set, {len(measured.means):,} examples", {**figures, "active_units": units})
+
+
+def _cards(findings: Findings) -> Iterator[tuple[str, dict[str, str], list[str]]]:
+    for section in findings.values():
+        yield section.title, {figure.label: figure.words() for figure in section.figures.values()}, section.remarks
+
+
+def _pictures(result: RunResult) -> list[tuple[bytes, str]]:
+    order = list(CAPTIONS)
+    known = sorted((path for path in result.pictures if path.name in order), key=lambda path: order.index(path.name))
+    return [(path.read_bytes(), CAPTIONS[path.name]) for path in known if path.is_file()]
+
+
+def _origins(config: Mapping[str, Any], result: RunResult) -> Iterator[tuple[str, dict[str, str]]]:
+    """Tables of what the run was made of and with."""
+    settings = {name: each for name, each in config["settings"].items() if not isinstance(each, dict)}
+    yield "Settings", _words(settings)
+    yield "Training", _words(config["settings"].get("training", {}))
+    yield "Data", _words(config["data"])
+    speed = {"steps": f"{result.steps:,}", "training": f"{result.seconds:.1f} s"}
+    speed["speed"] = f"{result.examples_per_second:,.0f} examples/s, median over the epochs"
+    memory = {f"{name} memory": f"at most {size / 2**20:,.0f} MiB" for name, size in result.peak_memory.items()}
+    yield "Environment", {**speed, **memory, "devices": ", ".join(config["devices"]), **_words(config["versions"])}
+
+
+def _words(values: Mapping[str, Any]) -> dict[str, str]:
+    return {name.replace("_", " "): str(value) for name, value in values.items()}
+
+
+def explorer(experiment: Experiment, params: Params, measured: Measured) -> str:
+    """The latent explorer of a model, or a sentence that says why there is none."""
+    means = measured.means
+    if means.ndim != 2 or means.shape[1] > MAX_SLIDERS:
+        return f"<p>None: there are sliders for up to {MAX_SLIDERS} latents in one axis.</p>\n"
+    try:
+        program = compile_for_browser(lambda z: mean_of(experiment.model.decode(params, z)), (means.shape[1],))
+    except UnsupportedOperation as error:
+        return f"<p>None: {escape(str(error))}.</p>\n"
+    low, high, _ = shades_of(experiment)
+    dataset, (mean, scale) = experiment.dataset, _spread(experiment, params, means)
+    labels, originals = dataset.test.labels, _originals(experiment, program.output_shape, len(means))
+    return explorer_html(
+        program,
+        _axes(measured),
+        image_shape=dataset.shape if is_image(dataset.shape) and program.output_shape == dataset.shape else None,
+        black=low,
+        white=high,
+        codes=means[:MAX_CODES],
+        labels=None if labels is None else np.asarray(labels[:MAX_CODES]),
+        label_names=dataset.label_names,
+        originals=originals,
+        mean=mean,
+        scale=scale,
+    )
+
+
+def _axes(measured: Measured) -> list[LatentAxis]:
+    """A slider for each latent, over all codes and three standard deviations at least."""
+    means, kl = measured.means, measured.mean_kl_per_axis()
+    farthest = np.ceil(2 * np.maximum(3.0, np.abs(means).max(axis=0))) / 2
+    return [
+        LatentAxis(axis, f"z[{axis}]", -float(farthest[axis]), float(farthest[axis]), kl[axis] if kl else None)
+        for axis in ordered_axes(measured)
+    ]
+
+
+def _spread(experiment: Experiment, params: Params, means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the law that random latents come of: the prior, or what the codes have."""
+    prior = experiment.prior(params) if experiment.prior else None
+    mean, variance = getattr(prior, "mean", None), getattr(prior, "variance", None)
+    if mean is None or variance is None:
+        return means.mean(axis=0), means.std(axis=0)
+    return np.asarray(mean), np.sqrt(np.asarray(variance))
+
+
+def _originals(experiment: Experiment, shape: Shape, count: int) -> np.ndarray | None:
+    """The first test examples as the model sees them, where they are like what it decodes and take little room."""
+    count = min(count, MAX_CODES)
+    if 4 * count * math.prod(shape) > MAX_ORIGINALS:
+        return None
+    x = jax.vmap(partial(prepare_example, experiment, evaluation_keys()))(
+        jnp.arange(count), jnp.asarray(experiment.dataset.test.examples[:count])
+    )
+    return np.asarray(x) if x.shape[1:] == shape else None
