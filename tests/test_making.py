@@ -304,8 +304,9 @@ def test_interpolations_end_at_the_reconstructions(spherical):
         expected = whole(making.reconstruct(KEY, EXPERIMENT, PARAMS, chosen, draw=False))["reconstruction"]
         np.testing.assert_allclose(found["x"][step::5], expected, rtol=1e-5)
     np.testing.assert_allclose(found["x"], decode(PARAMS, jnp.asarray(found["z"])).mean, rtol=1e-5)
-    if not spherical:
-        np.testing.assert_allclose(found["z"][1::5], 0.75 * found["z"][::5] + 0.25 * found["z"][4::5], atol=1e-6)
+    way = making.great_circle if spherical else making.straight_line
+    quarter = way(found["z"][::5], found["z"][4::5], np.full(3, 0.25))
+    np.testing.assert_allclose(found["z"][1::5], quarter, atol=1e-6)
 
 
 def test_a_great_circle_turns_and_grows_evenly():

@@ -2,7 +2,6 @@
 
 import sys
 
-
 from vaejax.cli import main
 
 if __name__ == "__main__":

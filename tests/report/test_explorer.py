@@ -1,5 +1,6 @@
 """The latent explorer in a real browser: by mouse, by touch and by keyboard, on a desk and on a phone."""
 
+import base64
 import shutil
 
 import jax
@@ -21,7 +22,9 @@ PIXELS = """(selector) => { const canvas = document.querySelector(selector);
   const copy = Object.assign(document.createElement('canvas'), { width: canvas.width, height: canvas.height });
   const context = copy.getContext('2d', { willReadFrequently: true });
   context.drawImage(canvas, 0, 0);
-  return [canvas.height, canvas.width, Array.from(context.getImageData(0, 0, canvas.width, canvas.height).data)]; }"""
+  let text = '';
+  for (const byte of context.getImageData(0, 0, canvas.width, canvas.height).data) text += String.fromCharCode(byte);
+  return [canvas.height, canvas.width, btoa(text)]; }"""
 
 
 def decoder(model):
@@ -104,7 +107,7 @@ def z_of(page):
 def pixels(page, selector=".decoded"):
     page.evaluate(SETTLE)
     height, width, data = page.evaluate(PIXELS, selector)
-    return np.array(data).reshape(height, width, 4)
+    return np.frombuffer(base64.b64decode(data), np.uint8).reshape(height, width, 4)
 
 
 def expected_pixels(model, z, white):
@@ -138,14 +141,14 @@ def test_sliders_by_keyboard(show):
     page = show("colour")
     first = page.locator(".sliders-panel > .sliders input").first
     assert first.get_attribute("id") == "latent-explorer-latent-0"
-    assert page.locator("label[for=latent-explorer-latent-0]").text_content() == "z2"
+    assert page.locator("label[for=latent-explorer-latent-0]").text_content() == "z[1]"
     before = pixels(page)
     first.focus()
     page.keyboard.press("ArrowRight")
     np.testing.assert_allclose(z_of(page), [0, 0.05, 0, 0, 0])
     page.keyboard.press("End")
     np.testing.assert_allclose(z_of(page), [0, 3, 0, 0, 0])
-    assert first.get_attribute("aria-valuetext") == "z2 3.00"
+    assert first.get_attribute("aria-valuetext") == "z[1] 3.00"
     assert np.any(pixels(page) != before)
     page.keyboard.press("Home")
     np.testing.assert_allclose(z_of(page), [0, -3, 0, 0, 0])
@@ -160,8 +163,8 @@ def test_sliders_by_keyboard(show):
 def test_unused_latents_are_put_away_and_can_be_moved(show):
     page = show("colour")
     names = lambda where: page.locator(f"{where} label").all_text_contents()
-    assert names(".sliders-panel > .sliders") == ["z2", "z4", "z1"]
-    assert names(".unused") == ["z3", "z5"]
+    assert names(".sliders-panel > .sliders") == ["z[1]", "z[3]", "z[0]"]
+    assert names(".unused") == ["z[2]", "z[4]"]
     assert not page.locator(".unused input").first.is_visible()
     page.locator(".unused summary").click()
     page.locator(".unused input").first.focus()
@@ -189,7 +192,7 @@ def test_the_plane_by_mouse_and_by_keyboard(show):
     for key in ("ArrowUp", "ArrowLeft", "ArrowLeft", "Shift+ArrowDown"):
         page.keyboard.press(key)
     np.testing.assert_allclose(z_of(page) - before, [-0.1, 0.05 - 0.5], atol=1e-6)
-    assert page.locator(".handle").get_attribute("aria-valuetext").startswith("z1 2.90, z2 ")
+    assert page.locator(".handle").get_attribute("aria-valuetext").startswith("z[0] 2.90, z[1] ")
     page.keyboard.press("Home")
     np.testing.assert_array_equal(z_of(page), [0, 0])
 
@@ -214,7 +217,7 @@ def test_the_plane_is_covered_with_what_is_decoded_there(show, models):
 def test_the_axes_of_the_plane_can_be_chosen(show):
     page = show("colour")
     assert [page.locator(f"select.{name}").input_value() for name in ("across", "up")] == ["0", "1"]
-    page.locator("select.up").select_option(label="z5")
+    page.locator("select.up").select_option(label="z[4]")
     box = page.locator(".plane").bounding_box()
     page.mouse.click(box["x"] + 0.25 * box["width"], box["y"] + 0.25 * box["height"])
     np.testing.assert_allclose(z_of(page), [0, -1.5, 0, 0, 1.5], atol=0.03)
@@ -303,8 +306,8 @@ def test_vectors_are_drawn_as_a_chart(show):
 def test_axes_are_ordered_by_kl_and_reach_the_codes():
     codes = np.array([[0.1, -4.2], [2.0, 1.0]])
     assert latent_axes(2, [0.5, 1.5], codes) == (
-        LatentAxis(1, "z2", -4.5, 4.5, 1.5),
-        LatentAxis(0, "z1", -3.0, 3.0, 0.5),
+        LatentAxis(1, "z[1]", -4.5, 4.5, 1.5),
+        LatentAxis(0, "z[0]", -3.0, 3.0, 0.5),
     )
     assert [axis.kl for axis in latent_axes(3)] == [None] * 3
     with pytest.raises(ValueError, match=r"kl_per_axis must have shape \(2,\); got \(3,\)"):

@@ -40,6 +40,6 @@ def test_rows_of_traversals_are_named_by_latent_kl_and_range(shape):
     names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert names == ["z[7]\n1.50 nats\n-1.0 to 1.0", "z[0]\n0.25 nats\n-3.0 to 2.0"]
     unknown = latent_figures.traversals(images, [7, 0], values, None)
-    assert [text.get_text() for text in unknown.axes[0].get_yticklabels()][0] == "z[7]\n-1.0 to 1.0"
+    assert unknown.axes[0].get_yticklabels()[0].get_text() == "z[7]\n-1.0 to 1.0"
     between = latent_figures.interpolations(images)
     assert [text.get_text() for text in between.axes[0].get_yticklabels()] == ["0 to 1", "2 to 3"]

@@ -21,9 +21,7 @@ class Parser(argparse.ArgumentParser):
     """A parser whose complaints are one line, as all others are."""
 
     def __init__(self, **options: Any):
-        super().__init__(
-            **options, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, exit_on_error=False
-        )
+        super().__init__(**options, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
 
     def error(self, message: str) -> NoReturn:
         """Raise `ValueError` in place of printing the usage and leaving."""

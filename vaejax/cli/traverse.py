@@ -5,7 +5,7 @@ import argparse
 from vaejax.cli.choice import parse_numbers
 from vaejax.cli.command import Answer, Parser
 from vaejax.cli.output import add_output, add_run, open_asked, write
-from vaejax.making import check_live, live_axes, mean_kl_per_axis, traverse
+from vaejax.making import check_axes, check_live, live_axes, mean_kl_per_axis, traverse
 from vaejax.run import OpenRun
 
 
@@ -51,6 +51,7 @@ def _axes(options: argparse.Namespace, opened: OpenRun) -> list[int]:
         return live_axes(opened.experiment, opened.params).tolist()
     axes = parse_numbers("axes", options.axes).tolist()
     if kl is not None and not options.dead:
+        check_axes(axes, len(kl))
         try:
             check_live(axes, kl)
         except ValueError as error:

@@ -58,8 +58,9 @@ def compile_for_browser(
       The program. It computes in float32, whatever the precision of the function.
 
     Raises:
-      UnsupportedOperation: a primitive that `program.js` does not have, by name.
-      TypeError, ValueError: no function, a shape that is none, a result that is not one array, a program too large.
+      UnsupportedOperation: a primitive that `program.js` does not have, by name; more weights than `max_bytes`. It is a
+        `ValueError`.
+      TypeError, ValueError: no function, a shape that is none, a result that is not one array.
 
     >>> import jax.numpy as jnp
     >>> program = compile_for_browser(lambda z: jnp.tanh(z @ jnp.ones((2, 3))), (2,))
@@ -187,7 +188,7 @@ def _base64(array: np.ndarray) -> str:
 def _check_size(stored: int, max_bytes: int) -> None:
     size = 4 * math.ceil(stored / 3)
     if size > max_bytes:
-        raise ValueError(
+        raise UnsupportedOperation(
             f"compile_for_browser: the constants of function must fit into {max_bytes / 1e6:g} MB of text; "
             f"got {size / 1e6:.1f} MB (a smaller decoder, or a larger max_bytes)"
         )

@@ -109,7 +109,8 @@ function drawScale(context, box, y) {
 
 function drawBars(context, values, x, y, width) {
   context.fillStyle = style("--accent");
-  values.forEach((value, i) => context.fillRect(x(i) - width / 2, Math.min(y(0), y(value)), width, Math.abs(y(value) - y(0))));
+  const bar = (value, i) => [x(i) - width / 2, y(Math.max(0, value)), width, Math.abs(y(value) - y(0))];
+  values.forEach((value, i) => context.fillRect(...bar(value, i)));
 }
 
 function drawLine(context, values, x, y, ink) {
@@ -124,7 +125,7 @@ function setUpPicture() {
   const canvas = find(".decoded");
   if (image) [canvas.height, canvas.width] = image;
   root.style.setProperty("--ratio", image ? image[1] / image[0] : 1.15);
-  const chosen = () => (originals && example.current !== null ? originals.subarray(example.current * size, (example.current + 1) * size) : null);
+  const chosen = () => (originals && example.current !== null ? original(example.current) : null);
   views.push(() => (image ? paintImage(canvas, run(z)) : paintChart(canvas, run(z), chosen())));
   if (!image) new ResizeObserver(changed).observe(canvas);
 }
@@ -139,7 +140,8 @@ function row(axis, index, largest) {
   value.setAttribute("for", name);
   const kl = create("span", { className: "kl", textContent: axis.kl === null ? "" : axis.kl.toFixed(2) });
   kl.style.setProperty("--share", largest > 0 ? Math.max(0, axis.kl) / largest : 0);
-  const line = create("div", { className: "row" }, create("label", { htmlFor: name, textContent: axis.name, title: axis.name }), input, value, kl);
+  const label = create("label", { htmlFor: name, textContent: axis.name, title: axis.name });
+  const line = create("div", { className: "row" }, label, input, value, kl);
   input.addEventListener("input", () => { z[axis.latent] = input.valueAsNumber; changed(); });
   line.addEventListener("dblclick", () => { z[axis.latent] = data.mean[axis.latent]; changed(); });
   views.push(() => {
@@ -158,198 +160,18 @@ function setUpSliders() {
   const dead = axes.filter((axis) => axis.dead).length;
   // Where all are unused, nothing would be left to move.
   const collapsed = dead < axes.length;
-  axes.forEach((axis, i) => find(axis.dead && collapsed ? ".unused .sliders" : ".sliders-panel > .sliders").append(rows[i]));
+  const place = (axis) => find(axis.dead && collapsed ? ".unused .sliders" : ".sliders-panel > .sliders");
+  axes.forEach((axis, i) => place(axis).append(rows[i]));
   find(".unused").hidden = dead === 0 || !collapsed;
   find(".unused summary").textContent = `${dead} unused latent${dead === 1 ? "" : "s"} (KL below ${data.dead} nats)`;
   find(".sliders-panel").classList.toggle("no-kl", axes.every((axis) => axis.kl === null));
   views.push(() => { find(".readout").textContent = `z = (${Array.from(z, format).join(", ")})`; });
 }
 
-// The plane
-
-const plane = { across: axes[0], up: axes[1] ?? axes[0] };
-
-const share = (axis, value) => (value - axis.low) / (axis.high - axis.low);
-const at = (axis, part) => axis.low + clamp(part, 0, 1) * (axis.high - axis.low);
-
-function drawPlane() {
-  const { context, width, height } = fitted(find(".plane canvas"));
-  const x = (value) => width * share(plane.across, value);
-  const y = (value) => height * (1 - share(plane.up, value));
-  if (backdrop.checked) {
-    context.imageSmoothingEnabled = false;
-    context.drawImage(backdrop.canvas, 0, 0, width, height);
-  } else drawGrid(context, width, height, x, y);
-  if (find(".dots").checked) drawDots(context, x, y);
-}
-
-function drawDots(context, x, y) {
-  context.globalAlpha = 0.85;
-  context.strokeStyle = "#ffffff";
-  for (let n = 0; n < count; n++) {
-    context.fillStyle = labels ? colour(labels[n]) : style("--accent");
-    context.beginPath();
-    context.arc(x(codes[n * z.length + plane.across.latent]), y(codes[n * z.length + plane.up.latent]), 2.8, 0, 7);
-    context.fill();
-    if (backdrop.checked) context.stroke();
-  }
-}
-
-// With two latents a place in the plane is all of z, so that the plane can be covered with what is decoded there.
-const backdrop = { canvas: document.createElement("canvas"), checked: false, begun: false };
-
-const nextFrame = () => new Promise(requestAnimationFrame);
-
-async function decodePlane() {
-  const [height, width] = image;
-  const columns = 12;
-  const rows = Math.max(1, Math.round((columns * width) / height));
-  const cell = Object.assign(document.createElement("canvas"), { width, height });
-  // A gap between them, without which neighbours would be one pattern.
-  const gap = Math.max(1, Math.round(width / 16));
-  Object.assign(backdrop.canvas, { width: columns * (width + gap), height: rows * (height + gap) });
-  let start = performance.now();
-  for (let place = 0; place < columns * rows; place++) {
-    const [column, row] = [place % columns, Math.floor(place / columns)];
-    const there = Float64Array.from(z);
-    there[plane.across.latent] = at(plane.across, (column + 0.5) / columns);
-    there[plane.up.latent] = at(plane.up, 1 - (row + 0.5) / rows);
-    paintImage(cell, run(there));
-    backdrop.canvas.getContext("2d").drawImage(cell, column * (width + gap), row * (height + gap));
-    // A part in each frame, so that nobody waits for it.
-    if (performance.now() - start < 8) continue;
-    drawPlane();
-    await nextFrame();
-    start = performance.now();
-  }
-  drawPlane();
-}
-
-function setUpLayers() {
-  find(".layers").hidden = !(axes.length === 2 && image);
-  find(".layers .dots").parentElement.hidden = !count;
-  find(".dots").addEventListener("change", drawPlane);
-  find(".backdrop").addEventListener("change", (event) => {
-    backdrop.checked = event.target.checked;
-    if (!backdrop.begun) decodePlane();
-    else drawPlane();
-    backdrop.begun = true;
-  });
-}
-
-function ticks({ low, high }) {
-  const steps = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100];
-  const step = steps.find((each) => (high - low) / each <= 8) ?? (high - low) / 8;
-  return Array.from({ length: Math.floor(high / step) - Math.ceil(low / step) + 1 }, (_, i) => (Math.ceil(low / step) + i) * step);
-}
-
-function drawGrid(context, width, height, x, y) {
-  const line = (value, ...points) => {
-    context.strokeStyle = style(Math.abs(value) < 1e-9 ? "--muted" : "--line");
-    context.beginPath();
-    context.moveTo(points[0], points[1]);
-    context.lineTo(points[2], points[3]);
-    context.stroke();
-  };
-  context.font = "11px system-ui, sans-serif";
-  context.fillStyle = style("--muted");
-  for (const value of ticks(plane.across)) {
-    line(value, x(value), 0, x(value), height);
-    if (x(value) > 24) context.fillText(Number(value.toPrecision(3)), x(value) + 4, height - 5);
-  }
-  for (const value of ticks(plane.up)) {
-    line(value, 0, y(value), width, y(value));
-    if (y(value) < height - 4) context.fillText(Number(value.toPrecision(3)), 5, y(value) - 4);
-  }
-  context.font = "600 13px system-ui, sans-serif";
-  context.fillStyle = style("--text");
-  context.textAlign = "right";
-  context.fillText(`${plane.across.name} \u2192`, width - 8, height - 20);
-  context.textAlign = "left";
-  context.fillText(`\u2191 ${plane.up.name}`, 24, 18);
-}
-
-function drag(event) {
-  const box = find(".plane").getBoundingClientRect();
-  z[plane.across.latent] = at(plane.across, (event.clientX - box.left) / box.width);
-  z[plane.up.latent] = at(plane.up, 1 - (event.clientY - box.top) / box.height);
-  changed();
-}
-
-function nudge(event) {
-  const [across, up] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key] ?? [0, 0];
-  if (event.key === "Home") for (const axis of [plane.across, plane.up]) z[axis.latent] = data.mean[axis.latent];
-  else if (across || up) {
-    const steps = event.shiftKey ? 1 / 12 : 1 / 120;
-    z[plane.across.latent] = at(plane.across, share(plane.across, z[plane.across.latent]) + across * steps);
-    z[plane.up.latent] = at(plane.up, share(plane.up, z[plane.up.latent]) + up * steps);
-  } else return;
-  event.preventDefault();
-  changed();
-}
-
-function showHandle() {
-  const handle = find(".handle");
-  const { across, up } = plane;
-  handle.style.setProperty("--x", clamp(share(across, z[across.latent]), 0, 1));
-  handle.style.setProperty("--y", 1 - clamp(share(up, z[up.latent]), 0, 1));
-  handle.setAttribute("aria-label", `plane of ${across.name} and ${up.name}`);
-  handle.setAttribute("aria-valuemin", across.low);
-  handle.setAttribute("aria-valuemax", across.high);
-  handle.setAttribute("aria-valuenow", z[across.latent].toFixed(2));
-  handle.setAttribute("aria-valuetext", `${describe(across)}, ${describe(up)}`);
-}
-
-function setUpPlane() {
-  find(".panels").classList.toggle("no-plane", axes.length < 2);
-  if (axes.length < 2) return;
-  const area = find(".plane");
-  area.parentElement.hidden = false;
-  area.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0) return;
-    event.preventDefault();
-    area.setPointerCapture(event.pointerId);
-    find(".handle").focus({ preventScroll: true, focusVisible: false });
-    drag(event);
-  });
-  area.addEventListener("pointermove", (event) => { if (area.hasPointerCapture(event.pointerId)) drag(event); });
-  area.addEventListener("dblclick", () => {
-    for (const axis of [plane.across, plane.up]) z[axis.latent] = data.mean[axis.latent];
-    changed();
-  });
-  find(".handle").addEventListener("keydown", nudge);
-  views.push(showHandle);
-  new ResizeObserver(drawPlane).observe(area);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { drawPlane(); changed(); });
-  setUpChoice();
-  setUpLayers();
-  setUpLegend();
-}
-
-function setUpChoice() {
-  find(".which").hidden = axes.length < 3;
-  for (const name of ["across", "up"]) {
-    const select = find(`select.${name}`);
-    axes.forEach((axis, i) => select.append(create("option", { value: i, textContent: axis.name })));
-    select.value = axes.indexOf(plane[name]);
-    select.addEventListener("change", () => { plane[name] = axes[select.value]; drawPlane(); changed(); });
-  }
-}
-
-function setUpLegend() {
-  if (!labels) return;
-  const shown = [...new Set(labels)].sort((a, b) => a - b);
-  for (const label of shown.slice(0, 24)) {
-    const dot = create("i");
-    dot.style.setProperty("--colour", colour(label));
-    find(".legend").append(create("li", {}, dot, labelName(label)));
-  }
-  if (shown.length > 24) find(".legend").append(create("li", { textContent: `and ${shown.length - 24} more` }));
-}
-
 // Reset, random, test examples
 
 const example = { current: null };
+const original = (index) => originals.subarray(index * size, (index + 1) * size);
 
 function choose(index) {
   if (!Number.isInteger(index)) return;
@@ -361,7 +183,7 @@ function choose(index) {
   if (!originals) return;
   if (!image) return void (find("figcaption").textContent = "mean of p(x|z), and the test example as a line");
   canvas.hidden = false;
-  paintImage(canvas, originals.subarray(example.current * size, (example.current + 1) * size));
+  paintImage(canvas, original(example.current));
 }
 
 // No test example is looked at any more.
@@ -378,7 +200,8 @@ const normal = () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * 
 
 function setUpActions() {
   find(".reset").addEventListener("click", () => { leave(); move(data.mean); });
-  find(".random").addEventListener("click", () => { leave(); move(data.mean.map((mean, i) => mean + data.scale[i] * normal())); });
+  const drawn = () => data.mean.map((mean, i) => mean + data.scale[i] * normal());
+  find(".random").addEventListener("click", () => { leave(); move(drawn()); });
   if (!count) return;
   find(".examples").hidden = false;
   if (image) [find(".original").height, find(".original").width] = image;

@@ -48,7 +48,7 @@ def latent_axes(
       ValueError: shapes that do not fit.
 
     >>> [(axis.name, axis.kl) for axis in latent_axes(2, [0.5, 1.5])]
-    [('z2', 1.5), ('z1', 0.5)]
+    [('z[1]', 1.5), ('z[0]', 0.5)]
     """
     check_count("latent_axes: size", size)
     kls = None if kl_per_axis is None else _shaped("latent_axes: kl_per_axis", kl_per_axis, (size,))
@@ -59,7 +59,7 @@ def latent_axes(
     farthest = np.ceil(2 * farthest) / 2
     order = range(size) if kls is None else np.argsort(-kls, kind="stable").tolist()
     return tuple(
-        LatentAxis(i, f"z{i + 1}", -float(farthest[i]), float(farthest[i]), None if kls is None else float(kls[i]))
+        LatentAxis(i, f"z[{i}]", -float(farthest[i]), float(farthest[i]), None if kls is None else float(kls[i]))
         for i in order
     )
 
@@ -129,7 +129,7 @@ def explorer_html(
         style=_read("explorer.css"),
         # A name in the data must not end the script.
         data=json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
-        script=javascript() + _read("explorer.js"),
+        script=javascript() + _read("plane.js") + _read("explorer.js"),
     )
 
 

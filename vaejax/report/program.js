@@ -169,7 +169,9 @@ function convolveOperation(operation, [x, kernel], [out]) {
   };
 }
 
-const REDUCERS = { add: [0, (a, b) => a + b], mul: [1, (a, b) => a * b], max: [-Infinity, Math.max], min: [Infinity, Math.min] };
+const REDUCERS = {
+  add: [0, (a, b) => a + b], mul: [1, (a, b) => a * b], max: [-Infinity, Math.max], min: [Infinity, Math.min],
+};
 
 function reduceOperation({ f, count }, [a], [out]) {
   const [first, join] = REDUCERS[f];
@@ -211,7 +213,8 @@ function scanOperation({ length, reverse, carry, parts, body, results }, inputs,
   const at = (indices) => indices.map((index) => slots[index]);
   const [state, pieces, finished] = [at(carry), at(parts), at(results)];
   const steps = body.map((operation) => buildOperation(operation, slots));
-  const [starts, sequences, stacked] = [inputs.slice(0, carry.length), inputs.slice(carry.length), outputs.slice(carry.length)];
+  const [starts, sequences] = [inputs.slice(0, carry.length), inputs.slice(carry.length)];
+  const stacked = outputs.slice(carry.length);
   const turn = (index) => {
     pieces.forEach((piece, i) => piece.set(sequences[i].subarray(index * piece.length, (index + 1) * piece.length)));
     for (const step of steps) step();

@@ -15,7 +15,7 @@ LARGEST_INTEGER = 2**24
 
 
 class UnsupportedOperation(ValueError):
-    """A primitive that the browser's interpreter does not have."""
+    """A function that cannot become a program for the browser: a primitive it does not have, or too many weights."""
 
 
 class Known:

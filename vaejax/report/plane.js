@@ -1,0 +1,186 @@
+// The plane of the latent explorer: two latents at once, the codes of test examples, and what is decoded there.
+
+const plane = { across: null, up: null };
+
+const share = (axis, value) => (value - axis.low) / (axis.high - axis.low);
+const at = (axis, part) => axis.low + clamp(part, 0, 1) * (axis.high - axis.low);
+
+function drawPlane() {
+  const { context, width, height } = fitted(find(".plane canvas"));
+  const x = (value) => width * share(plane.across, value);
+  const y = (value) => height * (1 - share(plane.up, value));
+  if (backdrop.checked) {
+    context.imageSmoothingEnabled = false;
+    context.drawImage(backdrop.canvas, 0, 0, width, height);
+  } else drawGrid(context, width, height, x, y);
+  if (find(".dots").checked) drawDots(context, x, y);
+}
+
+function drawDots(context, x, y) {
+  context.globalAlpha = 0.85;
+  context.strokeStyle = "#ffffff";
+  for (let n = 0; n < count; n++) {
+    context.fillStyle = labels ? colour(labels[n]) : style("--accent");
+    context.beginPath();
+    context.arc(x(codes[n * z.length + plane.across.latent]), y(codes[n * z.length + plane.up.latent]), 2.8, 0, 7);
+    context.fill();
+    if (backdrop.checked) context.stroke();
+  }
+}
+
+// With two latents a place in the plane is all of z, so that the plane can be covered with what is decoded there.
+const backdrop = { canvas: document.createElement("canvas"), checked: false, begun: false };
+
+const nextFrame = () => new Promise(requestAnimationFrame);
+
+async function decodePlane() {
+  const [height, width] = image;
+  const columns = 12;
+  const rows = Math.max(1, Math.round((columns * width) / height));
+  const cell = Object.assign(document.createElement("canvas"), { width, height });
+  // A gap between them, without which neighbours would be one pattern.
+  const gap = Math.max(1, Math.round(width / 16));
+  Object.assign(backdrop.canvas, { width: columns * (width + gap), height: rows * (height + gap) });
+  let start = performance.now();
+  for (let place = 0; place < columns * rows; place++) {
+    const [column, row] = [place % columns, Math.floor(place / columns)];
+    const there = Float64Array.from(z);
+    there[plane.across.latent] = at(plane.across, (column + 0.5) / columns);
+    there[plane.up.latent] = at(plane.up, 1 - (row + 0.5) / rows);
+    paintImage(cell, run(there));
+    backdrop.canvas.getContext("2d").drawImage(cell, column * (width + gap), row * (height + gap));
+    // A part in each frame, so that nobody waits for it.
+    if (performance.now() - start < 8) continue;
+    drawPlane();
+    await nextFrame();
+    start = performance.now();
+  }
+  drawPlane();
+}
+
+function setUpLayers() {
+  find(".layers").hidden = !(axes.length === 2 && image);
+  find(".layers .dots").parentElement.hidden = !count;
+  find(".dots").addEventListener("change", drawPlane);
+  find(".backdrop").addEventListener("change", (event) => {
+    backdrop.checked = event.target.checked;
+    if (!backdrop.begun) decodePlane();
+    else drawPlane();
+    backdrop.begun = true;
+  });
+}
+
+function ticks({ low, high }) {
+  const steps = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100];
+  const step = steps.find((each) => (high - low) / each <= 8) ?? (high - low) / 8;
+  const [first, last] = [Math.ceil(low / step), Math.floor(high / step)];
+  return Array.from({ length: last - first + 1 }, (_, i) => (first + i) * step);
+}
+
+function drawGrid(context, width, height, x, y) {
+  const line = (value, ...points) => {
+    context.strokeStyle = style(Math.abs(value) < 1e-9 ? "--muted" : "--line");
+    context.beginPath();
+    context.moveTo(points[0], points[1]);
+    context.lineTo(points[2], points[3]);
+    context.stroke();
+  };
+  context.font = "11px system-ui, sans-serif";
+  context.fillStyle = style("--muted");
+  for (const value of ticks(plane.across)) {
+    line(value, x(value), 0, x(value), height);
+    if (x(value) > 24) context.fillText(Number(value.toPrecision(3)), x(value) + 4, height - 5);
+  }
+  for (const value of ticks(plane.up)) {
+    line(value, 0, y(value), width, y(value));
+    if (y(value) < height - 4) context.fillText(Number(value.toPrecision(3)), 5, y(value) - 4);
+  }
+  context.font = "600 13px system-ui, sans-serif";
+  context.fillStyle = style("--text");
+  context.textAlign = "right";
+  context.fillText(`${plane.across.name} \u2192`, width - 8, height - 20);
+  context.textAlign = "left";
+  context.fillText(`\u2191 ${plane.up.name}`, 24, 18);
+}
+
+function drag(event) {
+  const box = find(".plane").getBoundingClientRect();
+  z[plane.across.latent] = at(plane.across, (event.clientX - box.left) / box.width);
+  z[plane.up.latent] = at(plane.up, 1 - (event.clientY - box.top) / box.height);
+  changed();
+}
+
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
+
+function nudge(event) {
+  const [across, up] = ARROWS[event.key] ?? [0, 0];
+  if (event.key === "Home") for (const axis of [plane.across, plane.up]) z[axis.latent] = data.mean[axis.latent];
+  else if (across || up) {
+    const steps = event.shiftKey ? 1 / 12 : 1 / 120;
+    z[plane.across.latent] = at(plane.across, share(plane.across, z[plane.across.latent]) + across * steps);
+    z[plane.up.latent] = at(plane.up, share(plane.up, z[plane.up.latent]) + up * steps);
+  } else return;
+  event.preventDefault();
+  changed();
+}
+
+function showHandle() {
+  const handle = find(".handle");
+  const { across, up } = plane;
+  handle.style.setProperty("--x", clamp(share(across, z[across.latent]), 0, 1));
+  handle.style.setProperty("--y", 1 - clamp(share(up, z[up.latent]), 0, 1));
+  handle.setAttribute("aria-label", `plane of ${across.name} and ${up.name}`);
+  handle.setAttribute("aria-valuemin", across.low);
+  handle.setAttribute("aria-valuemax", across.high);
+  handle.setAttribute("aria-valuenow", z[across.latent].toFixed(2));
+  handle.setAttribute("aria-valuetext", `${describe(across)}, ${describe(up)}`);
+}
+
+function setUpPlane() {
+  find(".panels").classList.toggle("no-plane", axes.length < 2);
+  if (axes.length < 2) return;
+  [plane.across, plane.up] = axes;
+  const area = find(".plane");
+  area.parentElement.hidden = false;
+  area.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    event.preventDefault();
+    area.setPointerCapture(event.pointerId);
+    find(".handle").focus({ preventScroll: true, focusVisible: false });
+    drag(event);
+  });
+  area.addEventListener("pointermove", (event) => { if (area.hasPointerCapture(event.pointerId)) drag(event); });
+  area.addEventListener("dblclick", () => {
+    for (const axis of [plane.across, plane.up]) z[axis.latent] = data.mean[axis.latent];
+    changed();
+  });
+  find(".handle").addEventListener("keydown", nudge);
+  views.push(showHandle);
+  new ResizeObserver(drawPlane).observe(area);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { drawPlane(); changed(); });
+  setUpChoice();
+  setUpLayers();
+  setUpLegend();
+}
+
+function setUpChoice() {
+  find(".which").hidden = axes.length < 3;
+  for (const name of ["across", "up"]) {
+    const select = find(`select.${name}`);
+    axes.forEach((axis, i) => select.append(create("option", { value: i, textContent: axis.name })));
+    select.value = axes.indexOf(plane[name]);
+    select.addEventListener("change", () => { plane[name] = axes[select.value]; drawPlane(); changed(); });
+  }
+}
+
+function setUpLegend() {
+  if (!labels) return;
+  const shown = [...new Set(labels)].sort((a, b) => a - b);
+  for (const label of shown.slice(0, 24)) {
+    const dot = create("i");
+    dot.style.setProperty("--colour", colour(label));
+    find(".legend").append(create("li", {}, dot, labelName(label)));
+  }
+  if (shown.length > 24) find(".legend").append(create("li", { textContent: `and ${shown.length - 24} more` }));
+}
+
