@@ -77,7 +77,7 @@ def test_each_example_has_its_own_noise_and_keeps_it_in_a_smaller_set(wrong):
     quick = QUICK._replace(num_examples=7, num_gaps=0, num_simulated=0)
     fewer = assess.assess(built, {}, quick, silent)
     np.testing.assert_allclose(fewer.per_example["log_likelihood"], found.per_example["log_likelihood"][:7], rtol=1e-5)
-    assert "the first 7 of 40" in fewer.findings["likelihood"].remarks[0]
+    assert "The first 7 of 40" in fewer.findings["likelihood"].remarks[0]
     assert {"gaps", "simulated"} & set(fewer.findings) == set()
 
 
@@ -108,7 +108,7 @@ def test_with_the_exact_posterior_there_is_nothing_to_lose(exact):
     assert figures["share_unreliable"].value == 0
     assert not any("Warning" in remark for remark in found["likelihood"].remarks)
     assert found["gaps"].figures == {}
-    assert "not measured" in found["gaps"].remarks[0]
+    assert "Not measured" in found["gaps"].remarks[0]
     latents = found["latents"].figures
     assert latents["rate"].value == pytest.approx(
         latents["mutual_information"].value + latents["aggregate_kl"].value, rel=1e-3
@@ -119,12 +119,12 @@ def test_what_a_model_lacks_is_said(exact):
     oracle, x = exact
     point = experiment_of(lambda x: vaejax.Delta(oracle.posterior(x).mean), oracle.decode, x, prior=False)
     found = assess.assess(point, {}, QUICK, silent).findings
-    assert found["likelihood"].remarks == ["not measured: without a prior there is no p(x)"]
+    assert found["likelihood"].remarks == ["Not measured: without a prior there is no p(x)"]
     assert set(found) == {"test", "likelihood", "latents"}
     assert "rate" not in found["latents"].figures
     with_prior = point._replace(prior=lambda params: vaejax.standard_normal.expand((Z,)))
     found = assess.assess(with_prior, {}, QUICK, silent).findings
-    assert found["likelihood"].remarks == ["not measured: the posterior Delta is a point, which has no density"]
+    assert found["likelihood"].remarks == ["Not measured: the posterior Delta is a point, which has no density"]
 
 
 def test_labels_and_factors_are_scored_where_there_are_any():

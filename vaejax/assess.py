@@ -132,10 +132,10 @@ def _test(subject: Subject) -> Section:
 def _no_likelihood(subject: Subject) -> str:
     """Why the model has no ln p(x); nothing where it has."""
     if subject.experiment.prior is None:
-        return "not measured: without a prior there is no p(x)"
+        return "Not measured: without a prior there is no p(x)"
     posterior = as_native(jax.eval_shape(lambda: subject.encode(_first(subject))))
     if getattr(posterior, "is_point", False):
-        return f"not measured: the posterior {type(posterior).__name__} is a point, which has no density"
+        return f"Not measured: the posterior {type(posterior).__name__} is a point, which has no density"
     return ""
 
 
@@ -187,7 +187,7 @@ def _likelihood_section(subject: Subject, wanted: Wanted, found: evaluation.LogL
     ]
     # Independent draws for each example: their errors add up in squares.
     error = float(np.sqrt(np.mean(np.square(found.standard_error)) / count))
-    which = "all" if count == all_of_them else f"the first {count:,} of {all_of_them:,}"
+    which = "All" if count == all_of_them else f"The first {count:,} of {all_of_them:,}"
     return section_of(
         "ln p(x), importance sampling",
         figures,
@@ -227,7 +227,7 @@ def gaps(subject: Subject, wanted: Wanted, log_likelihood: np.ndarray, progress:
             run = map_examples(of_example, together=min(count, 2 * TOGETHER), advance=advance)
             found = run(subject.params, _some(subject, count))
     except TypeError as error:
-        return Section(title, {}, [f"not measured: {error}"])
+        return Section(title, {}, [f"Not measured: {error}"])
     figures = [
         ("approximation", _figure("approximation gap", _estimate(found.approximation))),
         ("amortization", _figure("amortization gap", _estimate(found.amortization))),
@@ -279,7 +279,7 @@ def simulated(subject: Subject, wanted: Wanted, progress: Progress) -> Section:
                 )
                 advance(min(at_once, count - start))
     except TypeError as error:
-        return Section(title, {}, [f"not measured: {error}"])
+        return Section(title, {}, [f"Not measured: {error}"])
     lower, upper, sampled = np.concatenate(parts, axis=1)
     figures = [
         ("lower", _figure("-ln p(x), annealed, at most", _estimate(-lower))),
@@ -366,7 +366,7 @@ def labels(subject: Subject) -> Section | None:
     return section_of(
         "The representation against the labels",
         figures,
-        f"a probe of {len(codes):,} training codes, the means of q(z|x).",
+        f"A probe of {len(codes):,} training codes, the means of q(z|x).",
     )
 
 

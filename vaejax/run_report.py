@@ -16,10 +16,9 @@ from vaejax.evaluation import LABELS, Verdict, unit_of
 from vaejax.experiment import Experiment
 from vaejax.findings import Figure, Findings, Section
 from vaejax.outcome import Measured, evaluation_keys, mean_of, prepare_example, shades_of
-from vaejax.pictures import ordered_axes
 from vaejax.report import page
 from vaejax.report.browser import UnsupportedOperation, compile_for_browser
-from vaejax.report.explorer import LatentAxis, explorer_html
+from vaejax.report.explorer import explorer_html, latent_axes
 from vaejax.report.figures import is_image
 from vaejax.results import RunResult
 from vaejax.types import Params, Shape
@@ -160,12 +159,13 @@ def explorer(experiment: Experiment, params: Params, measured: Measured) -> str:
         program = compile_for_browser(lambda z: mean_of(experiment.model.decode(params, z)), (means.shape[1],))
     except UnsupportedOperation as error:
         return f"<p>None: {escape(str(error))}.</p>\n"
+    kl = None if measured.kl_per_axis is None else measured.kl_per_axis.mean(axis=0)
     low, high, _ = shades_of(experiment)
     dataset, (mean, scale) = experiment.dataset, _spread(experiment, params, means)
     labels, originals = dataset.test.labels, _originals(experiment, program.output_shape, len(means))
     return explorer_html(
         program,
-        _axes(measured),
+        latent_axes(means.shape[1], kl, means),
         image_shape=dataset.shape if is_image(dataset.shape) and program.output_shape == dataset.shape else None,
         black=low,
         white=high,
@@ -176,16 +176,6 @@ def explorer(experiment: Experiment, params: Params, measured: Measured) -> str:
         mean=mean,
         scale=scale,
     )
-
-
-def _axes(measured: Measured) -> list[LatentAxis]:
-    """A slider for each latent, over all codes and three standard deviations at least."""
-    means, kl = measured.means, measured.mean_kl_per_axis()
-    farthest = np.ceil(2 * np.maximum(3.0, np.abs(means).max(axis=0))) / 2
-    return [
-        LatentAxis(axis, f"z[{axis}]", -float(farthest[axis]), float(farthest[axis]), kl[axis] if kl else None)
-        for axis in ordered_axes(measured)
-    ]
 
 
 def _spread(experiment: Experiment, params: Params, means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

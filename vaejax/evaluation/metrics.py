@@ -27,7 +27,7 @@ LABELS = {
 
 def unit_of(name: str) -> str:
     """The unit of a figure."""
-    return "white = 1, summed over the pixels" if name == "squared_error" else "nats"
+    return "white = 1" if name == "squared_error" else "nats"
 
 
 class Estimate(NamedTuple):
