@@ -28,6 +28,7 @@ wheels_gpu = ,cuda$(shell driver=$$(nvidia-smi --query-gpu=driver_version --form
 wheels_tpu := ,tpu
 
 DATASET ?= mnist
+RUN ?= $(lastword $(sort $(wildcard runs/$(basename $(notdir $(EXPERIMENT)))/[0-9]*)))
 
 # Where there are no ARGS; a variable, since make splits what stands in a function at its commas.
 sweep_default := --seeds 4 --over beta=0.5,1,2,4
@@ -44,7 +45,7 @@ install = if command -v uv >/dev/null; \
 
 # Two goals at once would install into one environment at once.
 .NOTPARALLEL:
-.PHONY: help train sweep hosts test test-slow prepare test-prepare check bench feeds figures methods constraints clean device-$(ACCEL)
+.PHONY: help train sweep evaluate report hosts test test-browser test-slow prepare test-prepare check bench feeds figures methods constraints clean device-$(ACCEL)
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -58,11 +59,20 @@ train: $(venv)/.train ## train EXPERIMENT (digits_vae) on ACCEL (cpu) with ARGS
 sweep: $(venv)/.train ## train EXPERIMENT for several seeds and settings (ARGS) as one program
 	@$(run)/vaejax sweep $(EXPERIMENT) $(or $(ARGS),$(sweep_default))
 
+evaluate: $(venv)/.train ## measure RUN (the newest of EXPERIMENT): ln p(x), its bound, the latents
+	@$(run)/vaejax evaluate $(RUN) $(ARGS)
+
+report: $(venv)/.train ## write the page of RUN (the newest of EXPERIMENT) again, and show it
+	@$(run)/vaejax report $(RUN) --open $(ARGS)
+
 hosts: $(venv)/.train ## train on two processes as if they were two hosts, and compare with one
 	@$(run)/python experiments/two_hosts.py $(ARGS)
 
 test: $(venv)/.test ## run the tests
 	$(run)/python -m pytest -n $(workers) $(PYTEST_ARGS)
+
+test-browser: $(venv)/.browser ## run the tests of pages, which take chromium
+	$(run)/python -m pytest tests/report tests/test_run_report.py $(PYTEST_ARGS)
 
 test-slow: $(venv)/.test ## run the tests that take minutes
 	VAEJAX_TEST_OPTIMIZED=1 $(run)/python -m pytest -m slow $(PYTEST_ARGS)

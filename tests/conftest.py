@@ -45,6 +45,19 @@ def finished_run(finished_runs, tmp_path):
     return Path(shutil.copytree(finished_runs[0], tmp_path / "run"))
 
 
+@pytest.fixture(scope="session")
+def browser():
+    """A real browser without a window; skips where there is none."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("needs the browser chromium")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
 @pytest.fixture
 def key():
     return jax.random.key(20260)

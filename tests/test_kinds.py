@@ -13,8 +13,8 @@ from vaejax.settings import FeedChoice, Running
 PATH = str(Path(__file__).with_name("kinds.py"))
 tiny = experiment.load_experiment(str(Path(__file__).with_name("tiny.py")))
 kinds = experiment.load_experiment(PATH)
-OF_IMAGES = {"reconstructions.png", "samples.png", "manifold.png"}
-OF_ALL = {"curves.png", "latents.png"}
+OF_IMAGES = {"reconstructions.png", "samples.png", "manifold.png", "traversals.png", "interpolations.png"}
+OF_ALL = {"curves.png", "latents.png", "kl_per_axis.png"}
 
 
 def train(folder, kind, *words):

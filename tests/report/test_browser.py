@@ -1,7 +1,5 @@
 """Decoders compiled for the browser, run there: they give what JAX gives."""
 
-import shutil
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,28 +9,21 @@ from vaejax import nets
 from vaejax.nets import heads, likelihoods
 from vaejax.report.browser import UnsupportedOperation, compile_for_browser, javascript
 
-CHROMIUM = shutil.which("chromium")
-
 
 @pytest.fixture(scope="module")
-def run():
+def run(browser):
     """`(program, zs)` to what a real browser makes of each z, in order."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
-    if CHROMIUM is None:
-        pytest.skip("needs the browser chromium")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.set_content(f"<script>{javascript()}</script>")
-        code = "([document, zs]) => { const run = compileProgram(document); return zs.map((z) => Array.from(run(z))); }"
+    page = browser.new_page()
+    page.set_content(f"<script>{javascript()}</script>")
+    code = "([document, zs]) => { const run = compileProgram(document); return zs.map((z) => Array.from(run(z))); }"
 
-        def run(program, zs):
-            given = [np.asarray(z, np.float64).ravel().tolist() for z in zs]
-            results = page.evaluate(code, [program.document, given])
-            return np.array(results, np.float64).reshape(len(zs), *program.output_shape)
+    def run(program, zs):
+        given = [np.asarray(z, np.float64).ravel().tolist() for z in zs]
+        results = page.evaluate(code, [program.document, given])
+        return np.array(results, np.float64).reshape(len(zs), *program.output_shape)
 
-        yield run
-        browser.close()
+    yield run
+    page.close()
 
 
 def some(shape, count=3, scale=1.5):

@@ -1,7 +1,6 @@
 """The latent explorer in a real browser: by mouse, by touch and by keyboard, on a desk and on a phone."""
 
 import base64
-import shutil
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +12,6 @@ from vaejax.nets import heads
 from vaejax.report.browser import compile_for_browser
 from vaejax.report.explorer import LatentAxis, explorer_html, explorer_page, latent_axes
 
-CHROMIUM = shutil.which("chromium")
 DESK, PHONE = {"width": 1200, "height": 800}, {"width": 360, "height": 640}
 # Two frames: one in which the change is drawn for certain.
 SETTLE = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
@@ -60,17 +58,6 @@ def models():
         ),
         "vectors": Model(nets.mlp((7,), 1, hidden_sizes=(5,), likelihood=heads.normal()), 1),
     }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
-    if CHROMIUM is None:
-        pytest.skip("needs the browser chromium")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
