@@ -255,21 +255,21 @@ def test_a_terminal_without_colours_gets_plain_lines(monkeypatch):
     console = rich.console.Console(force_terminal=True, file=io.StringIO(), width=80)
     clock = iter(range(100))
     monkeypatch.setattr("time.monotonic", lambda: next(clock))
-    with progress.StepProgress("making", 20, console) as shown:
+    with progress.step_progress("making", 20, console) as advance:
         for _ in range(20):
-            shown.advance(1)
+            advance(1)
     assert "\x1b" not in console.file.getvalue()
 
 
 def test_progress_elsewhere_is_ten_lines_after_a_second(monkeypatch, capsys):
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    with progress.StepProgress("making", 1000) as shown:
+    with progress.step_progress("making", 1000) as advance:
         for _ in range(1000):
-            shown.advance()
+            advance(1)
     assert capsys.readouterr().err == ""
-    with progress.StepProgress("making", 1000) as shown:
+    with progress.step_progress("making", 1000) as advance:
         now[0] = 2.0
         for _ in range(100):
-            shown.advance(10)
+            advance(10)
     assert capsys.readouterr().err.splitlines() == [f"making {part * 100:,}/1,000" for part in range(1, 11)]

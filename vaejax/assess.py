@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -56,15 +56,8 @@ class Wanted(NamedTuple):
             check_count(name, getattr(self, name), minimum=0)
 
 
-class Advance(Protocol):
-    """Is told how much more is done."""
-
-    def __call__(self, count: int) -> None:
-        """So many."""
-
-
-# A label and how much there is to do, to a context that takes what is done.
-Progress = Callable[[str, int], AbstractContextManager[Advance]]
+# A label and how much there is to do, to a context with a function that is told how much more is done.
+Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 
 class Subject(NamedTuple):

@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -68,41 +70,29 @@ def describe(report: Report, total_steps: int, batch_size: int) -> str:
     return f"step {report.step}/{total_steps}  {'  '.join(parts)}  {speed:,.0f} examples/s"
 
 
-class StepProgress:
+@contextmanager
+def step_progress(label: str, total: int, console: Console | None = None) -> Iterator[Callable[[int], None]]:
     """A context that shows how much of some work is done: a bar on a terminal, plain lines elsewhere.
 
-    What takes less than a second shows nothing elsewhere.
+    It gives a function that is told how much more is done. What takes less than a second shows no lines.
+
+    Args:
+      label: what is done.
+      total: how much there is to do.
+      console: where to show it, the standard error where None.
     """
+    console = console or Console(file=sys.stderr)
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=40), MofNCompleteColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    task, began, done = bar.add_task(label, total=total), time.monotonic(), 0
 
-    def __init__(self, label: str, total: int, console: Console | None = None):
-        self.label, self.total, self.done = label, total, 0
-        console = console or Console(file=sys.stderr)
-        self.is_terminal, self.began = console.is_terminal, time.monotonic()
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=40),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
-        self.bar = Progress(*columns, console=console, transient=True)
-        self.task = self.bar.add_task(label, total=total)
+    def advance(count: int) -> None:
+        nonlocal done
+        before, done = done, done + count
+        bar.update(task, completed=done)
+        crossed = done * LINES // total > before * LINES // total
+        if not console.is_terminal and crossed and time.monotonic() - began > 1.0:
+            print(f"{label} {done:,}/{total:,}", file=sys.stderr, flush=True)
 
-    def __enter__(self) -> "StepProgress":
-        if self.is_terminal:
-            self.bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.is_terminal:
-            self.bar.stop()
-
-    def advance(self, count: int = 1) -> None:
-        """Note that so much more is done."""
-        tenth = self.done * LINES // self.total
-        self.done += count
-        if self.is_terminal:
-            self.bar.update(self.task, completed=self.done)
-        elif self.done * LINES // self.total > tenth and time.monotonic() - self.began > 1.0:
-            print(f"{self.label} {self.done:,}/{self.total:,}", file=sys.stderr, flush=True)
+    with bar:
+        yield advance

@@ -9,8 +9,9 @@ import pytest
 
 from vaejax import nets
 from vaejax.nets import heads
+from vaejax.report import page
 from vaejax.report.browser import compile_for_browser
-from vaejax.report.explorer import LatentAxis, explorer_html, explorer_page, latent_axes
+from vaejax.report.explorer import LatentAxis, explorer_html, latent_axes
 
 DESK, PHONE = {"width": 1200, "height": 800}, {"width": 360, "height": 640}
 # Two frames: one in which the change is drawn for certain.
@@ -40,7 +41,7 @@ class Model:
     def __init__(self, model, size, **options):
         self.decode = decoder(model)
         axes = options.pop("axes", None) or latent_axes(size)
-        self.page = explorer_page(explorer_html(compile_for_browser(self.decode, (size,)), axes, **options))
+        self.page = page.page("Latents", "", explorer_html(compile_for_browser(self.decode, (size,)), axes, **options))
 
 
 @pytest.fixture(scope="module")

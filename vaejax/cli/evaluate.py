@@ -6,13 +6,11 @@ evaluation.npz (example by example) and report.html in the run folder.
 """
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from vaejax import findings
-from vaejax.assess import Advance, Wanted, assess
+from vaejax.assess import Wanted, assess
 from vaejax.cli.command import Answer, Parser, check_platform
-from vaejax.progress import StepProgress
+from vaejax.progress import step_progress
 from vaejax.results import write_assessed
 from vaejax.run import open_run, rewrite_report
 
@@ -43,15 +41,8 @@ def run(options: argparse.Namespace) -> Answer:
     wanted.check()
     check_platform()
     opened = open_run(options.run)
-    found = assess(opened.experiment, opened.params, wanted, progress)
+    found = assess(opened.experiment, opened.params, wanted, step_progress)
     findings.write_findings(opened.folder, found.findings)
     write_assessed(opened.folder, found.per_example)
     report = rewrite_report(opened)
     return Answer(f"{findings.text(found.findings)}\n\nreport: {report}", found._asdict() | {"report": report})
-
-
-@contextmanager
-def progress(label: str, total: int) -> Iterator[Advance]:
-    """Show how much of a part of the work is done."""
-    with StepProgress(label, total) as shown:
-        yield shown.advance

@@ -9,7 +9,7 @@ from vaejax.checks import check_count
 from vaejax.cli.command import Answer, Parser, check_platform
 from vaejax.making import BATCH_SIZE, Chunk
 from vaejax.outcome import shades_of
-from vaejax.progress import StepProgress
+from vaejax.progress import step_progress
 from vaejax.report.figures import is_image
 from vaejax.run import OpenRun, open_run
 from vaejax.sinks import open_sink
@@ -75,9 +75,9 @@ def write(
     shades = shades_of(opened.experiment)[:2] if images and pictured else None
     with (
         open_sink(path, names=names, shades=shades, columns=columns, overwrite=options.overwrite) as sink,
-        StepProgress(default, count) as progress,
+        step_progress(default, count) as advance,
     ):
         for chunk in chunks:
             sink.write(chunk)
-            progress.advance(len(next(iter(chunk.values()))))
+            advance(len(next(iter(chunk.values()))))
     return Answer(f"{said}\n{sink.path}", {"what": said, "count": count, "path": sink.path})

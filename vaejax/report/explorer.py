@@ -1,7 +1,6 @@
 """The latent explorer: a page in which the decoder runs, with sliders and a plane to move z. It needs no network."""
 
 import base64
-import html
 import json
 import math
 import re
@@ -18,9 +17,6 @@ from vaejax.types import ArrayLike, Shape
 
 # Below it a latent is called unused: nats.
 DEAD_KL = 0.01
-
-# Nothing but the page itself may be loaded or run, whatever is in it.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
 class LatentAxis(NamedTuple):
@@ -131,32 +127,6 @@ def explorer_html(
         data=json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
         script=javascript() + _read("plane.js") + _read("explorer.js"),
     )
-
-
-def explorer_page(fragment: str, title: str = "Latent explorer") -> str:
-    """A whole document around what `explorer_html` gives, for a file of its own.
-
-    >>> explorer_page("<section></section>").splitlines()[0]
-    '<!doctype html>'
-    """
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="color-scheme" content="light dark">
-<title>{html.escape(title)}</title>
-<style>
-body {{ margin: 0; padding: clamp(14px, 2vw, 24px); background: #fff; }}
-@media (prefers-color-scheme: dark) {{ body {{ background: #14171b; }} }}
-</style>
-</head>
-<body>
-{fragment}
-</body>
-</html>
-"""
 
 
 def _examples(codes: Any, labels: Any, originals: Any, sizes: tuple[int, int]) -> dict[str, Any]:
