@@ -28,6 +28,7 @@ wheels_gpu = ,cuda$(shell driver=$$(nvidia-smi --query-gpu=driver_version --form
 wheels_tpu := ,tpu
 
 DATASET ?= mnist
+no_run = $(error there is no run of $(EXPERIMENT) yet: make train EXPERIMENT=$(EXPERIMENT))
 RUN ?= $(lastword $(sort $(wildcard runs/$(basename $(notdir $(EXPERIMENT)))/[0-9]*)))
 
 # Where there are no ARGS; a variable, since make splits what stands in a function at its commas.
@@ -60,10 +61,10 @@ sweep: $(venv)/.train ## train EXPERIMENT for several seeds and settings (ARGS) 
 	@$(run)/vaejax sweep $(EXPERIMENT) $(or $(ARGS),$(sweep_default))
 
 evaluate: $(venv)/.train ## measure RUN (the newest of EXPERIMENT): ln p(x), its bound, the latents
-	@$(run)/vaejax evaluate $(RUN) $(ARGS)
+	@$(run)/vaejax evaluate $(or $(RUN),$(no_run)) $(ARGS)
 
 report: $(venv)/.train ## write the page of RUN (the newest of EXPERIMENT) again, and show it
-	@$(run)/vaejax report $(RUN) --open $(ARGS)
+	@$(run)/vaejax report $(or $(RUN),$(no_run)) --open $(ARGS)
 
 hosts: $(venv)/.train ## train on two processes as if they were two hosts, and compare with one
 	@$(run)/python experiments/two_hosts.py $(ARGS)
