@@ -14,12 +14,16 @@ from vaejax.objectives.importance import importance_bound
 from vaejax.types import Array, Decode, Distribution, Encode
 
 
+# By how much a fitted posterior is widened to propose importance samples.
+WIDER = 1.5
+
+
 class Gaps(NamedTuple):
     """`log p(x) - ELBO` in two parts, one number per example, in nats."""
 
     elbo: Array  # [*B] with the encoder's posterior
     best_elbo: Array  # [*B] with the best Normal for this example that was found
-    log_likelihood: Array  # [*B] as it was given
+    log_likelihood: Array  # [*B] as it was given or estimated
     approximation: Array  # [*B] log_likelihood - best_elbo: what the best Normal cannot do
     amortization: Array  # [*B] best_elbo - elbo: what the encoder loses to the best Normal
 
@@ -31,8 +35,8 @@ def inference_gaps(
     decode: Decode,
     prior: Distribution = standard_normal,
     *,
-    log_likelihood: Array,
     optimizer: Any,
+    log_likelihood: Array | None = None,
     num_steps: int = 500,
     num_samples: int = 10,
     num_evaluation_samples: int = 1000,
@@ -52,14 +56,15 @@ def inference_gaps(
       encode: x to q(z|x), a `Normal`.
       decode: z `[*B, *Z]` to p(x|z); it never sees the sample axis.
       prior: p(z), any distribution over `[*Z]`.
-      log_likelihood: `log p(x)` `[*B]`, of `importance_log_likelihood` or `annealed_log_likelihood`; where it is too
-        low, so is the approximation gap.
       optimizer: an optax gradient transformation; one whose steps become small, such as
         `optax.adam(optax.cosine_decay_schedule(0.05, num_steps))`, ends closest to the best. One that looks at the
         whole gradient (clipping by its norm) lets the examples of a batch see each other.
+      log_likelihood: `log p(x)` `[*B]`, such as that of `annealed_log_likelihood`; where it is too low, so is the
+        approximation gap. Where None it is estimated here by importance sampling from q* with 1.5 times its scale,
+        whose tails cover those of the posterior better than an encoder's mostly do.
       num_steps: its steps.
       num_samples: draws for each step.
-      num_evaluation_samples: draws for each of the two ELBOs.
+      num_evaluation_samples: draws for each of the two ELBOs, and for the estimate.
       chunk_size: how many of the latter to compute at once.
 
     Raises:
@@ -82,7 +87,7 @@ def inference_gaps(
     check_distribution("prior must be", prior)
     _check_optimizer(optimizer)
     check_count("num_steps", num_steps)
-    fit_key, evaluation_key = jax.random.split(key)
+    fit_key, evaluation_key, wide_key = jax.random.split(key, 3)
     q = _normal(encode(x))
     best = _fit(fit_key, x, q, decode, prior, optimizer, num_steps, num_samples)
 
@@ -92,6 +97,11 @@ def inference_gaps(
         ).elbo
 
     elbo, best_elbo = evaluate(q), evaluate(best)
+    if log_likelihood is None:
+        wide = Normal(best.loc, WIDER * best.scale, best.event_ndims)
+        log_likelihood = importance_log_likelihood(
+            wide_key, x, lambda x: wide, decode, prior, num_samples=num_evaluation_samples, chunk_size=chunk_size
+        ).value
     check_array("log_likelihood", log_likelihood)
     if jnp.shape(log_likelihood) != elbo.shape:
         raise ValueError(

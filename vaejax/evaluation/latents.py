@@ -16,6 +16,8 @@ ACTIVE_VARIANCE = 0.01
 USED_KL = 0.01
 # Nats. With less in all, not even two halves of the data are told apart.
 ONE_BIT = math.log(2)
+# Of the divergence, which offsets may be without a word of collapse.
+OFFSET_SHARE = 0.1
 # Without a prior the axes have no scale of their own: variances by that of the widest axis, and the least one of it.
 RELATIVE_VARIANCE = 1e-4
 LEAST_VARIANCE = 1e-8
@@ -55,21 +57,31 @@ def active_units(means: Array, threshold: float = ACTIVE_VARIANCE) -> Array:
 
 
 def judge_collapse(
-    kl_per_axis: ArrayLike | None, active_variance: ArrayLike, *, mutual_information: ArrayLike | None = None
+    kl_per_axis: ArrayLike | None,
+    active_variance: ArrayLike,
+    *,
+    posterior_variance: ArrayLike | None = None,
+    mutual_information: ArrayLike | None = None,
 ) -> Collapse:
     """Whether the latents carry information about the examples, in words.
 
-    An axis carries information where its divergence from the prior is above 0.01 nats and its mean varies over the
-    examples with a variance above 0.01. One whose divergence is lower is unused: of spare axes that is pruning, of all
-    it is collapse. One whose divergence is higher while its mean is constant is an offset: it differs from the prior,
-    but tells no examples apart. The information in all is the mutual information, or without it what bounds it, the
-    divergence of the axes that are no offset; below ln 2 nats, one bit, the collapse is at least partial.
+    An axis carries information where its mean varies over the examples, compared with how unsure each posterior is:
+    `1/2 ln(1 + Var_x(E_q[z_i]) / E_x[Var_q(z_i)]) > 0.01` nats, that of a Gaussian channel, whatever the scale of the
+    axis. Where the posterior variances are not known, its divergence from the prior must be above 0.01 nats and the
+    variance of its means above 0.01, for which the prior should have a variance near 1. Another axis is unused where its
+    divergence is lower: of spare axes that is pruning, of all it is collapse. Where it is higher the axis is an offset:
+    it differs from the prior, but tells no examples apart. The information in all is the mutual information, or without
+    it what bounds it, the divergence of the axes that are no offset; below ln 2 nats, one bit, the collapse is at least
+    partial, as it is where offsets make up a tenth of the divergence.
 
     Args:
-      kl_per_axis: the divergence from the prior, a mean over examples, `[*Z]` in nats; None for a deterministic
-        autoencoder, whose axes are judged by their variance alone: one is dead below 0.0001 of the widest.
+      kl_per_axis: the divergence from the prior, a mean over examples, `[*Z]` in nats; None where it is not known.
       active_variance: `Var_x(E_q[z_i])`, the variance of the means over the examples, `[*Z]`.
-      mutual_information: of `information`, in nats; it overrules what the axes seem to carry.
+      posterior_variance: `E_x[Var_q(z_i)]`, `[*Z]`; None where it is not known or, with `kl_per_axis` None and no mutual
+        information, for a deterministic autoencoder, whose axes are judged by their variance alone: one is dead below
+        0.0001 of the widest.
+      mutual_information: of `information`, in nats; it overrules what the axes seem to carry. Give the upper end of what
+        it may be, since it is from that that collapse follows.
 
     Returns:
       `Collapse`; axes of latents of several axes are numbered row by row.
@@ -79,28 +91,44 @@ def judge_collapse(
 
     >>> import jax.numpy as jnp
     >>> judge_collapse(jnp.array([2.0, 0.0, 1.5]), jnp.array([0.9, 0.0, 0.8])).text
-    '2 of 3 latents carry information (KL above 0.01 nats); 1 is unused, which is pruning and not collapse.'
+    '2 of 3 latents carry information (above 0.01 nats); 1 is unused, which is pruning and not collapse.'
     """
     variance = _numbers("active_variance", active_variance)
-    if kl_per_axis is None:
+    kl, noise = (
+        None if given is None else _like(name, given, variance)
+        for name, given in (("kl_per_axis", kl_per_axis), ("posterior_variance", posterior_variance))
+    )
+    if kl is None and noise is None and mutual_information is None:
         return _judge_by_variance(variance)
-    kl = _numbers("kl_per_axis", kl_per_axis)
-    if kl.shape != variance.shape:
-        raise ValueError(
-            f"judge_collapse: kl_per_axis and active_variance must have one shape; got {kl.shape} and {variance.shape}"
-        )
-    used = (kl > USED_KL) & (variance > ACTIVE_VARIANCE)
-    offset = (kl > USED_KL) & ~used
-    total = float(kl[~offset].sum())
-    if mutual_information is not None:
-        total = float(_numbers("mutual_information", mutual_information).sum())
-    status, text = _judge(used, offset, kl, total, is_bound=mutual_information is None)
+    used = _used_axes(kl, variance, noise)
+    offset = np.zeros_like(used) if kl is None else (kl > USED_KL) & ~used
+    whole = None if mutual_information is None else float(_numbers("mutual_information", mutual_information).sum())
+    status, text = _judge(
+        used, offset, kl, _bound(kl, variance, noise, offset) if whole is None else whole, whole is None
+    )
     if status is Verdict.FULL:
         used = np.zeros_like(used)
     return Collapse(status, _axes(~used), _axes(offset), text)
 
 
-def _judge(used: Any, offset: Any, kl: Any, total: float, *, is_bound: bool) -> tuple[Verdict, str]:
+def _used_axes(kl: Any, variance: Any, noise: Any) -> Any:
+    """Which axes carry information; of which nothing but the variance is known, all that vary."""
+    if noise is not None:
+        return _channel(variance, noise) > USED_KL
+    return variance > LEAST_VARIANCE if kl is None else (kl > USED_KL) & (variance > ACTIVE_VARIANCE)
+
+
+def _channel(variance: Any, noise: Any) -> Any:
+    """What each axis can tell, in nats: Gaussian means of a variance seen through noise of another."""
+    return 0.5 * np.log1p(variance / np.maximum(noise, np.finfo(np.float64).tiny))
+
+
+def _bound(kl: Any, variance: Any, noise: Any, offset: Any) -> float:
+    """What the information in all is at most, where it was not measured."""
+    return float(_channel(variance, noise).sum() if kl is None else kl[~offset].sum())
+
+
+def _judge(used: Any, offset: Any, kl: Any, total: float, is_bound: bool) -> tuple[Verdict, str]:
     away = f" {_offsets(offset, kl)}" if offset.any() else ""
     at_most = "at most " if is_bound else ""
     if total <= USED_KL or (total < ONE_BIT and not used.any()):
@@ -114,18 +142,19 @@ def _judge(used: Any, offset: Any, kl: Any, total: float, *, is_bound: bool) -> 
             f"Nearly collapsed: {why}, less than the one bit (0.69) that tells two halves apart.{away}",
         )
     if not used.any():
-        why = f"no single one of {_count(used.size)} carries information that counts (KL above 0.01 nats)"
+        why = f"no single one of {_count(used.size)} carries information that counts (above 0.01 nats)"
         return Verdict.PARTIAL, f"Spread thin: {why}, though they carry {at_most}{total:.2g} nats in all.{away}"
-    return (Verdict.PARTIAL if offset.any() else Verdict.NONE), f"{_used(used, offset)}.{away}"
+    wasted = offset.any() and kl[offset].sum() > OFFSET_SHARE * kl.sum()
+    return (Verdict.PARTIAL if wasted else Verdict.NONE), f"{_used(used, offset)}.{away}"
 
 
 def _used(used: Any, offset: Any) -> str:
     unused = int(used.size - used.sum() - offset.sum())
     if used.all():
-        return f"{_carry(used)} (KL above 0.01 nats): no collapse"
+        return f"{_carry(used)} (above 0.01 nats): no collapse"
     verb = "is" if unused == 1 else "are"
     spare = f"; {unused} {verb} unused, which is pruning and not collapse" if unused else ""
-    return f"{_carry(used)} (KL above 0.01 nats){spare}"
+    return f"{_carry(used)} (above 0.01 nats){spare}"
 
 
 def _carry(used: Any) -> str:
@@ -152,11 +181,20 @@ def _judge_by_variance(variance: Any) -> Collapse:
     return Collapse(Verdict.NONE, _axes(~used), (), f"{vary}{rest or ': no collapse'}.")
 
 
+def _like(name: str, value: Any, variance: Any) -> Any:
+    numbers = _numbers(name, value)
+    if numbers.shape != variance.shape:
+        raise ValueError(
+            f"judge_collapse: {name} and active_variance must have one shape; got {numbers.shape} and {variance.shape}"
+        )
+    return numbers
+
+
 def _numbers(name: str, value: Any) -> Any:
     check_array(f"judge_collapse: {name}", value)
     numbers = np.asarray(value, np.float64).ravel()
     if numbers.size == 0 or not np.isfinite(numbers).all():
-        raise ValueError(f"judge_collapse: {name} must be finite and not empty; got {value}")
+        raise ValueError(f"judge_collapse: {name} must be finite and not empty; got shape {numbers.shape}")
     return numbers
 
 
