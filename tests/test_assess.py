@@ -1,6 +1,7 @@
 """The evaluation of a run, on a model in which every figure is known, and on models that lack parts of it."""
 
 import contextlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import optax
 import pytest
 
 import vaejax
-from vaejax import assess, experiment, nets
+from vaejax import assess, experiment, nets, outcome
 from vaejax.data import Dataset, Meaning, Split
 from vaejax.testing import linear_gaussian
 
@@ -66,9 +67,12 @@ def test_the_likelihood_is_below_the_exact_one_and_above_the_bound(exact, wrong)
     assert figures["bound_gap"].value == pytest.approx(
         np.mean(found.per_example["log_likelihood"] - found.per_example["elbo"]), rel=1e-4
     )
+    assert [figures[name].label for name in ("negative_log_likelihood", "bound_gap")] == [
+        "-ln p(x), at most", "ln p(x) - ELBO, at least",
+    ]  # fmt: skip
     # A proposal that is too narrow has weights with a heavy tail, and says so.
     assert figures["share_unreliable"].value > 50
-    assert any(remark.startswith("Warning: the weights of") for remark in found.findings["likelihood"].remarks)
+    assert re.search(r"Warning: \d+ examples have weights", found.findings["likelihood"].remarks[-1])
     assert "bits_per_dimension" not in figures
 
 
@@ -77,7 +81,9 @@ def test_each_example_has_its_own_noise_and_keeps_it_in_a_smaller_set(wrong):
     quick = QUICK._replace(num_examples=7, num_gaps=0, num_simulated=0)
     fewer = assess.assess(built, {}, quick, silent)
     np.testing.assert_allclose(fewer.per_example["log_likelihood"], found.per_example["log_likelihood"][:7], rtol=1e-5)
-    assert "The first 7 of 40" in fewer.findings["likelihood"].remarks[0]
+    np.testing.assert_array_equal(fewer.per_example["number"], found.per_example["number"][:7])
+    assert sorted(found.per_example["number"]) == list(range(N)) != list(found.per_example["number"])
+    assert "7 of 40 test examples, chosen at random" in fewer.findings["likelihood"].remarks[0]
     assert {"gaps", "simulated"} & set(fewer.findings) == set()
 
 
@@ -90,7 +96,13 @@ def test_the_encoder_is_what_loses_and_both_sides_enclose(exact, wrong):
     best = vaejax.Normal(oracle.posterior(x[:10]).mean, 1 / jnp.sqrt(jnp.diag(precision)))
     lost = oracle.elbo(x[:10], best) - oracle.elbo(x[:10], encode(x[:10]))
     assert gaps["amortization"].value == pytest.approx(float(lost.mean()), rel=0.05)
+    # The encoder's own samples miss what those of the best posterior find.
+    assert gaps["importance_shortfall"].value > 0.2
+    true_gap = oracle.marginal().log_prob(x) - oracle.elbo(x, vaejax.Normal(oracle.posterior(x).mean, best.scale[0]))
+    assert gaps["approximation"].value == pytest.approx(float(true_gap.mean()), abs=0.05)
     sides = found.findings["simulated"].figures
+    assert sides["width"].value == pytest.approx(sides["lower"].value - sides["upper"].value, abs=1e-4)
+    assert sides["importance_shortfall"].value > sides["width"].value
     assert sides["lower"].value > sides["upper"].value - 5 * sides["width"].standard_error
     assert abs(sides["width"].value) < 0.5
 
@@ -106,13 +118,144 @@ def test_with_the_exact_posterior_there_is_nothing_to_lose(exact):
     assert figures["bound_gap"].value == pytest.approx(0.0, abs=1e-3)
     assert figures["effective_sample_size"].value == pytest.approx(200, rel=1e-3)
     assert figures["share_unreliable"].value == 0
-    assert not any("Warning" in remark for remark in found["likelihood"].remarks)
+    assert found["likelihood"].remarks[-1] == "Of the error of the mean, 0.000 nats come from the samples."
     assert found["gaps"].figures == {}
     assert "Not measured" in found["gaps"].remarks[0]
     latents = found["latents"].figures
+    # Of full covariances, and not of their diagonals.
+    told = vaejax.evaluation.information(jax.random.key(5), oracle.posterior(x), num_samples=500)
+    assert latents["mutual_information"].value == pytest.approx(float(told.mutual_information.mean), abs=0.03)
     assert latents["rate"].value == pytest.approx(
         latents["mutual_information"].value + latents["aggregate_kl"].value, rel=1e-3
     )
+
+
+def test_normal_posteriors_are_taken_with_their_scales(exact, wrong):
+    _, x = exact
+    encode, _, found = wrong
+    told = vaejax.evaluation.information(jax.random.key(5), encode(x), num_samples=500)
+    latents = found.findings["latents"]
+    assert latents.figures["mutual_information"].value == pytest.approx(float(told.mutual_information.mean), abs=0.03)
+    assert latents.status == "none"
+
+
+def test_x_is_that_of_the_test_figures(exact):
+    """Prepared with noise that is drawn; the exact posterior knows what each x then is."""
+    oracle, x = exact
+    noisy = lambda key, examples: jnp.asarray(examples) + jax.random.normal(key, jnp.shape(examples))
+    built = experiment_of(oracle.posterior, oracle.decode, x)._replace(prepare=noisy)
+    found = assess.assess(built, {}, QUICK._replace(num_gaps=0, num_simulated=0), silent).per_example
+    keys = outcome.evaluation_keys()
+    seen = [noisy(jax.random.fold_in(keys.prepare, int(number)), x[number][None])[0] for number in found["number"]]
+    truth = oracle.marginal().log_prob(jnp.stack(seen))
+    np.testing.assert_allclose(found["log_likelihood"], truth, rtol=1e-4)
+    assert found["num_samples"] == 200
+
+
+def test_the_error_that_the_samples_add_is_that_of_independent_examples(exact):
+    oracle, x = exact
+    wide = lambda x: vaejax.MultivariateNormal(oracle.posterior(x).loc, 1.4 * oracle.posterior(x).scale_tril)
+    built = experiment_of(wide, oracle.decode, x)
+    found = assess.assess(built, {}, QUICK._replace(num_gaps=0, num_simulated=0), silent)
+    error = np.sqrt(np.sum(found.per_example["standard_error"] ** 2)) / N
+    assert f"Of the error of the mean, {error:.3f} nats" in found.findings["likelihood"].remarks[-1]
+    assert error > 0.001
+
+
+def test_few_samples_say_that_they_do_not_tell(exact):
+    oracle, x = exact
+    quick = QUICK._replace(num_samples=2, num_gaps=0, num_simulated=0)
+    found = assess.assess(experiment_of(oracle.posterior, oracle.decode, x), {}, quick, silent).findings["likelihood"]
+    assert found.remarks[-1].startswith("So few samples do not show")
+    assert "share_unreliable" not in found.figures
+
+
+def test_one_section_that_cannot_be_made_does_not_cost_the_others(exact):
+    oracle, x = exact
+    labels, constant = np.zeros(1, np.int64), np.zeros((1, 2), np.int64)
+    built = experiment_of(oracle.posterior, oracle.decode, x[:1], labels=labels, factors=constant)
+    found = assess.assess(built, {}, QUICK._replace(num_samples=10), silent).findings
+    assert set(found) == {"test", "likelihood", "gaps", "simulated", "latents", "labels", "factors"}
+    for name in ("gaps", "labels", "factors"):
+        assert found[name].figures == {}
+        assert any(remark.startswith("Not measured: ") for remark in found[name].remarks), name
+    unsized = built._replace(prior=lambda params: vaejax.standard_normal)
+    found = assess.assess(unsized, {}, QUICK._replace(num_samples=10), silent).findings
+    assert found["simulated"].remarks[0].startswith("Not measured: ")
+    assert found["likelihood"].figures
+
+
+def test_a_likelihood_that_is_none_is_refused(exact):
+    oracle, x = exact
+    seen = lambda z: vaejax.Masked(oracle.decode(z), jnp.arange(X) > 0)
+    found = assess.assess(experiment_of(oracle.posterior, seen, x), {}, QUICK, silent).findings
+    assert found["likelihood"].remarks == ["Not measured: Masked is no normalised likelihood of all of x"]
+
+
+def test_latents_of_several_axes_are_judged_too(exact):
+    oracle, x = exact
+    deep = lambda x: vaejax.Normal(oracle.posterior(x).mean[..., None, :], 0.3, 2)
+    decode = lambda z: oracle.decode(z[..., 0, :])
+    built = experiment_of(deep, decode, x)
+    law = vaejax.Normal(jnp.zeros((1, Z)), 1.0, 2)
+    objective = lambda params, key, x: vaejax.elbo(key, x, deep, decode, law)
+    built = built._replace(prior=lambda params: law, objective=objective)
+    quick = QUICK._replace(num_samples=10, num_gaps=0, num_simulated=0)
+    found = assess.assess(built, {}, quick, silent).findings["latents"]
+    assert found.status == "none"
+    assert found.figures["mutual_information"].value > 1
+
+
+@pytest.mark.parametrize("kind", ["normal", "vamp", "flow"])
+def test_a_collapse_is_seen_whatever_the_posterior_and_the_prior(exact, kind):
+    oracle, x = exact
+    same = vaejax.Normal(jnp.zeros(Z), 1.0)
+    flow = vaejax.ElementwiseAffine(jnp.ones(Z), jnp.zeros(Z))
+    encode = {
+        "normal": lambda x: vaejax.Normal(1e-3 * x[..., :Z], 1.0),
+        "vamp": lambda x: vaejax.Normal(1e-3 * x[..., :Z], 1.0),
+        "flow": lambda x: vaejax.Transformed(vaejax.Normal(jnp.zeros((*x.shape[:-1], Z)), 1.0), flow),
+    }[kind]
+    law = {
+        "normal": same,
+        "vamp": vaejax.Mixture(jnp.zeros(2), vaejax.Normal(jnp.zeros((2, Z)), 1.0)),
+        "flow": vaejax.Transformed(same, flow),
+    }[kind]
+    objective = lambda params, key, x: vaejax.elbo(
+        key, x, encode, oracle.decode, law, kl=vaejax.monte_carlo_kl, num_samples=200
+    )
+    built = experiment_of(encode, oracle.decode, x)._replace(prior=lambda params: law, objective=objective)
+    quick = QUICK._replace(num_samples=10, num_gaps=0, num_simulated=0)
+    found = assess.assess(built, {}, quick, silent).findings["latents"]
+    assert found.status == "full", found
+    assert found.figures["active_units"].value == 0
+
+
+def test_codes_and_labels_are_of_the_same_examples(monkeypatch):
+    """More examples than are taken, training and test in different orders: a probe is right only where both fit."""
+    monkeypatch.setattr("vaejax.assess.representation.MAX_CODES", 60)
+    rng = np.random.default_rng(0)
+    values = {name: rng.permutation(np.arange(100) % 2) for name in ("train", "test")}
+    examples = {
+        name: np.stack([each * 4.0 - 2.0, *[0 * each] * (X - 1)], 1).astype(np.float32) for name, each in values.items()
+    }
+    encode = lambda x: vaejax.Normal(x[..., :2], 0.1)
+    decode = lambda z: vaejax.Normal(jnp.concatenate([z, jnp.zeros((*z.shape[:-1], X - 2))], -1), 1.0)
+    seen = []
+    nothing = vaejax.evaluation.Gap(0.0, np.zeros(2), np.zeros((2, 2)))
+    monkeypatch.setattr(vaejax.evaluation, "sap", lambda codes, known, categorical: seen.append(categorical) or nothing)
+    factors = np.stack([np.zeros(100), rng.integers(0, 3, 100), values["test"]], 1).astype(np.int64)
+    built = experiment_of(encode, decode, examples["test"], factor_names=("fixed", "size", "object_shape"))
+    dataset = built.dataset._replace(
+        train=Split(examples["train"], values["train"]), test=Split(examples["test"], values["test"], factors)
+    )
+    quick = QUICK._replace(num_samples=2, num_examples=2, num_gaps=0, num_simulated=0)
+    found = assess.assess(built._replace(dataset=dataset), {}, quick, silent).findings
+    assert found["labels"].figures["linear_probe"].value == 100
+    assert found["labels"].figures["cluster_accuracy"].value == 100
+    assert "60 training codes" in found["labels"].remarks[0]
+    # By their place among those that vary.
+    assert seen == [[1]]
 
 
 def test_what_a_model_lacks_is_said(exact):
@@ -165,13 +308,14 @@ def test_bits_are_those_of_the_whole_example():
     quick = QUICK._replace(num_gaps=0, num_simulated=0)
     found = assess.assess(built._replace(model=model_of(uniform, encode)), {}, quick, silent).findings
     assert found["test"].figures["bits_per_dimension"].value == pytest.approx(8.0)
+    assert found["latents"].status == "full"
     assert found["likelihood"].figures["bits_per_dimension"].value == pytest.approx(8.0)
     # Nothing is said of x.
     assert "collapse" in found["latents"].remarks[0]
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("num_samples", 0), ("num_examples", -1), ("num_gaps", -1), ("chunk_size", 0)]
+    ("name", "value"), [("num_samples", 1), ("num_examples", -1), ("num_gaps", -1), ("chunk_size", 0)]
 )
 def test_nonsense_is_refused_before_anything_is_computed(exact, name, value):
     _, x = exact

@@ -33,8 +33,8 @@ def test_runs_on_other_x_have_no_differences(finished_runs, finished_run):
     write_measured(finished_run, measured._replace(fingerprints=changed))
     found = comparison.compare(comparison.read_runs([finished_runs[0], finished_run]))
     assert found.differences[str(finished_run)] == {}
-    assert "were not measured on the same x" in found.remarks[0]
-    assert "their experiments prepare the data differently" in found.remarks[0]
+    assert "not measured on the same x as" in found.remarks[0]
+    assert "the data are prepared differently" in found.remarks[0]
     config = json.loads((finished_run / "config.json").read_text())
     config["data"] = {"name": "others", "sha256": "0"}
     (finished_run / "config.json").write_text(json.dumps(config))
@@ -42,18 +42,65 @@ def test_runs_on_other_x_have_no_differences(finished_runs, finished_run):
     assert "the data are others and digits" in found.remarks[0]
 
 
+def assessed_of(values, fingerprints, num_samples=100):
+    return {"log_likelihood": values, "fingerprint": fingerprints, "num_samples": np.array(num_samples)}
+
+
 def test_the_likelihood_is_compared_on_the_examples_that_both_have(finished_runs, finished_run, tmp_path):
     prints = read_measured(finished_run).fingerprints
     values = np.linspace(-90, -80, 20)
-    write_assessed(finished_run, {"log_likelihood": values, "fingerprint": prints[:20]})
+    write_assessed(finished_run, assessed_of(values, prints[:20]))
     one = comparison.compare(comparison.read_runs([finished_run, finished_runs[1]]))
     assert one.figures[str(finished_run)]["negative_log_likelihood"].value == pytest.approx(85.0)
     assert "-ln p(x) is not known of" in one.remarks[0]
     copy = shutil.copytree(finished_runs[1], tmp_path / "copy")
-    write_assessed(copy, {"log_likelihood": values[:10] + 2, "fingerprint": prints[:10]})
+    write_assessed(copy, assessed_of(values[:10] + 2, prints[:10]))
     both = comparison.compare(comparison.read_runs([finished_run, copy]))
     assert both.differences[str(copy)]["negative_log_likelihood"].value == pytest.approx(-2.0)
     assert both.differences[str(copy)]["negative_log_likelihood"].standard_error == pytest.approx(0.0, abs=1e-5)
+
+
+def test_likelihoods_of_unlike_estimates_are_not_compared(finished_runs, finished_run, tmp_path):
+    prints, values = read_measured(finished_run).fingerprints[:20], np.linspace(-90, -80, 20)
+    write_assessed(finished_run, assessed_of(values, prints))
+    copy = shutil.copytree(finished_runs[1], tmp_path / "copy")
+    write_assessed(copy, assessed_of(values, prints, num_samples=5000))
+    found = comparison.compare(comparison.read_runs([finished_run, copy]))
+    assert "negative_log_likelihood" not in found.differences[str(copy)]
+    assert "not estimated alike" in found.remarks[0]
+    assert f"{copy} on 20 examples with 5,000 samples" in found.remarks[0]
+    # What was evaluated and has no p(x) is not sent to be evaluated again.
+    (finished_run / "evaluation.npz").unlink()
+    (finished_run / "evaluation.json").write_text("{}")
+    assert comparison.compare(comparison.read_runs([finished_run, copy])).remarks == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "results.json",
+            '{"test": {"kl": {"mean": "x", "standard_error": 1}}, "pictures": []}',
+            "results.json is damaged",
+        ),
+        ("results.json", '{"test": {}, "pictures": [], "foo": 1}', "has foo: it was written by another version"),
+        ("metrics.jsonl", "", "holds no report of the run"),
+        ("measured.npz", "no", "measured.npz"),
+        ("evaluation.npz", None, "evaluation.npz lacks fingerprint: it was written by another version"),
+    ],
+)
+def test_a_file_of_another_version_or_a_damaged_one_is_named(
+    name, content, message, finished_runs, finished_run, capsys
+):
+    if content is None:
+        write_assessed(finished_run, {"other": np.zeros(3)})
+    else:
+        (finished_run / name).write_text(content)
+    words = ["compare", str(finished_runs[0]), str(finished_run), "--output", str(finished_run / "page.html")]
+    assert cli.main(words) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1
+    assert message in err
 
 
 def test_the_command_writes_a_page_and_refuses_to_write_over_one(finished_runs, tmp_path, capsys):
@@ -61,7 +108,7 @@ def test_the_command_writes_a_page_and_refuses_to_write_over_one(finished_runs, 
     words = ["compare", *map(str, finished_runs), "--output", str(page)]
     assert cli.main(words) == 0
     out = capsys.readouterr().out
-    assert "paired differences, below 0 for the run" in out
+    assert "paired differences. Below 0" in out
     assert str(page) in out
     text = page.read_text()
     assert text.count("<img ") == 3 + 2 * 3

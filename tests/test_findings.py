@@ -48,8 +48,9 @@ def test_findings_come_back_from_their_file(tmp_path):
     found = read_findings(tmp_path)
     assert found["test"] == FOUND["test"]
     assert (found["odd"].title, found["odd"].remarks) == ("Odd", ["A remark."])
-    # JSON has no NaN: what is not a number comes back as one that is not.
+    # JSON has neither: they are words, and come back.
     assert math.isnan(found["odd"].figures["k"].value)
+    assert found["odd"].figures["far"].value == -math.inf
 
 
 @pytest.mark.parametrize("content", ["[1]", '{"test": 1}', '{"test": {"title": "x", "figures": {"a": {}}}}', "{"])

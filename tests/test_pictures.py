@@ -12,7 +12,7 @@ def measured_of(kl=(0.2, 3.0, 0.0, 1.0)):
     rng = np.random.default_rng(0)
     means = rng.normal(size=(N, Z)) * np.array([1.0, 2.0, 0.1, 3.0]) + 1.0
     per_axis = None if kl is None else np.tile(np.array(kl), (N, 1))
-    return Measured({}, np.zeros(N, np.uint32), means.astype(np.float32), per_axis)
+    return Measured({}, np.zeros(N, np.uint32), means.astype(np.float32), None, per_axis)
 
 
 def as_images(z):

@@ -61,14 +61,14 @@ ROOMS = {
     "feed": ({"types", "data", "memory", "settings", "training"}, {"jax"}),
     "drafts": ({"durable"}, set()),
     "outcome": ({*CORE, "data", "evaluation", "experiment"}, {"jax", "numpy"}),
-    "pictures": ({"types", "evaluation", "report", "experiment", "outcome"}, {"jax", "numpy"}),
+    "pictures": ({*CORE, "evaluation", "report", "experiment", "outcome"}, {"jax", "numpy"}),
     "making": ({*CORE, "data", "experiment", "generation", "outcome"}, {"jax", "numpy"}),
     "sinks": ({"types", "checks", "data", "drafts"}, {"numpy"}),
     "export": ({"types", "checks", "durable", "drafts", "experiment", "outcome", "making"}, {"jax", "numpy"}),
     "findings": ({"folder"}, set()),
     "assess": ({*CORE, "evaluation", "experiment", "outcome", "making", "findings"}, {"jax", "numpy", "optax"}),
     "run_report": (
-        {"types", "durable", "evaluation", "report", "experiment", "outcome", "pictures", "results", "findings"},
+        {*CORE, "durable", "evaluation", "report", "experiment", "outcome", "pictures", "results", "findings"},
         {"jax", "numpy"},
     ),
     "comparison": (

@@ -11,6 +11,7 @@ import pytest
 from vaejax import cli, run, training
 from vaejax import replay as replays
 from vaejax.experiment import load_experiment
+from vaejax.outcome import Measured
 from vaejax.replay import describe, replay
 from vaejax.settings import FeedChoice, Running, Training
 
@@ -23,8 +24,10 @@ ALL = ("parameters", "images", "x", "posterior", "latents", "likelihood", "terms
 @pytest.fixture(scope="module", autouse=True)
 def without_figures():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "measure", lambda *arguments: ({}, 0))
+        nothing = Measured({}, np.zeros(1, np.uint32), np.zeros((1, 1), np.float32), None, None)
+        patch.setattr(run, "measure", lambda *arguments: nothing)
         patch.setattr(run, "draw", lambda *arguments: ())
+        patch.setattr(run, "write_report", lambda *arguments: None)
         yield
 
 

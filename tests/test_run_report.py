@@ -70,12 +70,14 @@ def test_nothing_is_wider_than_the_window(show, window):
 def test_the_verdict_says_what_was_found(finished_runs):
     result, measured = read_result(finished_runs[0]), read_measured(finished_runs[0])
     spread = np.random.default_rng(0).normal(size=measured.means.shape)
-    measured = measured._replace(means=spread, kl_per_axis=np.ones_like(spread))
+    measured = measured._replace(means=spread, variances=0.1 + 0 * spread, kl_per_axis=np.ones_like(spread))
     said = run_report.judge(result, measured, {})
-    assert (said.tone, said.headline) == ("good", "The latents are in use.")
+    assert (said.tone, said.text) == ("good", "The latents are in use.")
     assert said.sentences[-1].startswith(f"Not evaluated yet: vaejax evaluate {finished_runs[0]}")
-    collapsed = run_report.judge(result, measured._replace(means=0 * spread, kl_per_axis=0 * spread), {})
-    assert (collapsed.tone, collapsed.headline) == ("bad", "The latents have collapsed.")
+    collapsed = run_report.judge(
+        result, measured._replace(means=0 * spread, variances=1 + 0 * spread, kl_per_axis=0 * spread), {}
+    )
+    assert (collapsed.tone, collapsed.text) == ("bad", "The latents have collapsed.")
     nats = lambda value: Figure("", value, 0.5, "nats")
     findings = {
         "likelihood": Section(
@@ -90,8 +92,13 @@ def test_the_verdict_says_what_was_found(finished_runs):
         "simulated": Section("", {"width": nats(0.25)}),
     }
     text = " ".join(run_report.judge(result, measured, findings).sentences)
-    for words in ("is 90.00 ± 0.50 nats", "the ELBO is 3.00 ± 0.50 nats below", "12.50 %", "loses 2.00 ± 0.50 nats"):
+    for words in ("at most 90.00 ± 0.50 nats", "at least 3.00 ± 0.50 nats below", "12.50 %", "loses 2.00 ± 0.50 nats"):
         assert words in text, words
+    # What was evaluated has the word: the mutual information may be less than its bound.
+    findings["latents"] = Section("", {}, ["Nearly collapsed: in words."], "partial")
+    evaluated = run_report.judge(result, measured, findings)
+    assert (evaluated.text, evaluated.tone) == ("The latents have collapsed in part.", "warn")
+    assert evaluated.sentences[0] == "Nearly collapsed: in words."
     best = run_report.judge(result._replace(measured_step=1, skipped=3), measured, {})
     assert re.search(r"Measured at step 1 of .*3 steps were not finite", " ".join(best.sentences))
 
@@ -103,5 +110,5 @@ def test_a_decoder_that_no_browser_can_run_says_why(finished_runs):
     said = run_report.explorer(opened.experiment._replace(model=model), opened.params, measured)
     assert said.startswith("<p>None: ")
     assert "sort" in said
-    wide = measured._replace(means=np.zeros((2, 500), np.float32), kl_per_axis=None)
+    wide = measured._replace(means=np.zeros((2, 500), np.float32), variances=None, kl_per_axis=None)
     assert "up to 128 latents" in run_report.explorer(opened.experiment, opened.params, wide)

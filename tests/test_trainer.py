@@ -172,7 +172,7 @@ def test_a_run_ends_when_the_validation_figure_gets_no_better(tmp_path, capsys, 
     # What is measured is what `load_run` gives back.
     built, _, state = run.load_run(tmp_path)
     assert state.step == 50
-    assert figures["test"]["kl"]["mean"] == float(run.measure(built, state.ema)[0]["kl"].mean)
+    assert figures["test"]["kl"]["mean"] == float(run.measure(built, state.ema).estimates()["kl"].mean)
 
 
 def test_the_best_of_a_warm_up_is_not_what_is_measured(tmp_path, monkeypatch):
@@ -224,7 +224,7 @@ def test_averaged_weights_are_what_is_measured(tmp_path, unbroken):
     assert min(line["validation_negative_elbo"] for line in lines) == lines[-1]["validation_negative_elbo"]
     built, _, state = run.load_run(tmp_path)
     measured = tiny.figures(tmp_path)["test"]["negative_elbo"]["mean"]
-    of = lambda params: float(run.measure(built, params)[0]["negative_elbo"].mean)
+    of = lambda params: float(run.measure(built, params).estimates()["negative_elbo"].mean)
     assert measured == of(state.ema)
     assert abs(measured - of(state.params)) > 1e-3
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure as Picture
 
 from vaejax import __version__
 from vaejax.evaluation import LABELS, estimate, unit_of
-from vaejax.findings import Figure
+from vaejax.findings import EVALUATION, Figure
 from vaejax.folder import RESULTS, read_config, settings_of
 from vaejax.outcome import Measured
 from vaejax.report import figures, page
@@ -26,6 +26,7 @@ from vaejax.writers import read_json_lines
 # Shown of each run, in the order of its figures.
 SHOWN = ("reconstructions.png", "samples.png", "traversals.png")
 LIKELIHOOD = "negative_log_likelihood"
+BETTER = "Below 0, -ln p(x), -bound, -ELBO and the squared error are better than those of the first run."
 NAMES = {LIKELIHOOD: "-ln p(x)", **LABELS}
 
 
@@ -78,7 +79,10 @@ def _read(folder: Path) -> Run:
         raise ValueError(f"{folder} is a sweep, whose members its own results compare: name runs")
     if not (folder / RESULTS).is_file():
         raise FileNotFoundError(f"{folder} is not finished: it has no {RESULTS}; train it to its end")
-    history = read_json_lines(folder / METRICS)
+    if not (folder / METRICS).is_file() or not (history := read_json_lines(folder / METRICS)):
+        raise ValueError(
+            f"{folder / METRICS} holds no report of the run: it was changed, and the run cannot be compared"
+        )
     assessed = read_assessed(folder)
     return Run(str(folder), folder, config, read_result(folder), read_measured(folder), assessed, history)
 
@@ -93,20 +97,37 @@ def compare(runs: Sequence[Run]) -> Comparison:
     first, *others = runs
     shown = {run.name: {name: each for name in NAMES if (each := _figure(run, name))} for run in runs}
     differences: dict[str, dict[str, Figure]] = {}
-    remarks = []
+    apart: dict[str, list[str]] = {}
     for run in others:
-        found = {name: each for name in shown[run.name] if (each := _difference(first, run, name))}
-        differences[run.name] = found
-        missing = [NAMES[name] for name in shown[run.name] if name in shown[first.name] and name not in found]
-        if missing:
-            remarks.append(
-                f"{run.name} and {first.name} were not measured on the same x, so there are no differences of "
-                f"{', '.join(missing)}: {_why(first, run)}"
-            )
-    if any(run.assessed for run in runs) and not all(run.assessed for run in runs):
-        lacking = ", ".join(run.name for run in runs if not run.assessed)
-        remarks.append(f"-ln p(x) is not known of {lacking}: vaejax evaluate measures it.")
-    return Comparison(shown, differences, _settings(runs), remarks)
+        both = [name for name in shown[run.name] if name in shown[first.name]]
+        differences[run.name] = {name: each for name in both if (each := _difference(first, run, name))}
+        if not all(name in differences[run.name] for name in both if name != LIKELIHOOD):
+            apart.setdefault(_why(first, run), []).append(run.name)
+    remarks = [
+        f"{', '.join(names)}: not measured on the same x as {first.name}, so there are no differences: {why}."
+        for why, names in apart.items()
+    ]
+    return Comparison(shown, differences, _settings(runs), [*remarks, *_on_the_likelihoods(runs)])
+
+
+def _on_the_likelihoods(runs: Sequence[Run]) -> Iterator[str]:
+    """What keeps the estimates of ln p(x) from being compared."""
+    known = [run for run in runs if run.assessed]
+    # An autoencoder that was evaluated has none.
+    unknown = [run.name for run in runs if not run.assessed and not (run.folder / EVALUATION).is_file()]
+    if known and unknown:
+        yield f"-ln p(x) is not known of {', '.join(unknown)}: vaejax evaluate measures it."
+    sizes = {(len(run.assessed["log_likelihood"]), int(run.assessed["num_samples"])) for run in known}
+    if len(sizes) > 1:
+        said = [
+            f"{run.name} on {len(run.assessed['log_likelihood']):,} examples with "
+            f"{int(run.assessed['num_samples']):,} samples"
+            for run in known
+        ]
+        yield (
+            f"-ln p(x) was not estimated alike: {', '.join(said)}. More samples make it less; with unlike ones there "
+            "is no difference."
+        )
 
 
 def _figure(run: Run, name: str) -> Figure | None:
@@ -117,6 +138,8 @@ def _figure(run: Run, name: str) -> Figure | None:
 def _difference(first: Run, other: Run, name: str) -> Figure | None:
     mine, theirs = other.per_example(name), first.per_example(name)
     if mine is None or theirs is None:
+        return None
+    if name == LIKELIHOOD and int(other.assessed["num_samples"]) != int(first.assessed["num_samples"]):
         return None
     count = min(len(mine[0]), len(theirs[0]))
     if not np.array_equal(mine[1][:count], theirs[1][:count]):
@@ -131,13 +154,11 @@ def _estimated(label: str, values: np.ndarray, unit: str) -> Figure:
 
 def _why(first: Run, other: Run) -> str:
     mine, theirs = other.config["data"], first.config["data"]
+    if mine["name"] != theirs["name"]:
+        return f"the data are {mine['name']} and {theirs['name']}"
     if mine["sha256"] != theirs["sha256"]:
-        return (
-            f"the data are {mine['name']} and {theirs['name']}"
-            if mine["name"] != theirs["name"]
-            else "the data differ."
-        )
-    return "their experiments prepare the data differently."
+        return "the data differ"
+    return "the data are prepared differently, or one likelihood is a density and the other is not"
 
 
 def _settings(runs: Sequence[Run]) -> dict[str, dict[str, str]]:
@@ -174,7 +195,7 @@ def _table(by_run: Mapping[str, Mapping[str, Figure]], corner: str) -> list[list
 def comparison_page(runs: Sequence[Run], comparison: Comparison) -> str:
     """The comparison as one page for a browser."""
     remarks = "".join(f'<p class="remark">{escape(remark)}</p>\n' for remark in comparison.remarks)
-    same = f"Differences are paired: the same examples, the same noise. Below 0 a run is better than {runs[0].name}."
+    same = f"Differences are paired: the same examples, the same noise. {BETTER}"
     units = "In nats, the squared error with white as 1; mean per test example ± standard error."
     differing = any(comparison.differences.values())
     parts = [
@@ -186,7 +207,9 @@ def comparison_page(runs: Sequence[Run], comparison: Comparison) -> str:
         page.section(
             "Settings that differ", page.table(setting_rows(comparison)) if any(comparison.settings.values()) else ""
         ),
-        page.section("Pictures", page.pictures([(_png(each), caption) for each, caption in _drawn(runs)])),
+        page.section(
+            "Pictures", page.pictures([(_png(each), caption, f"chart: {caption}") for each, caption in _drawn(runs)])
+        ),
         *(page.section(_title(name), page.pictures(_of_each(runs, name))) for name in SHOWN),
         page.footer(f"Written by vaejax {__version__}; this page needs no network."),
     ]
@@ -207,7 +230,9 @@ def _drawn(runs: Sequence[Run]) -> Iterator[tuple[Picture, str]]:
             figures.rate_distortion(points, title="test set", path=False),
             "Rate and distortion: further down and left is better; dotted lines join equal sums.",
         )
-    name = next(name for name in LABELS if any(name in run.history[-1] for run in runs))
+    name = next((name for name in LABELS if any(name in run.history[-1] for run in runs)), None)
+    if name is None:
+        return
     curves = {
         run.name: (
             np.array([line["step"] for line in run.history]),
@@ -222,8 +247,9 @@ def _drawn(runs: Sequence[Run]) -> Iterator[tuple[Picture, str]]:
         yield figures.kl_profiles(axes), "KL of each latent, greatest first."
 
 
-def _of_each(runs: Sequence[Run], name: str) -> list[tuple[bytes, str]]:
-    return [((run.folder / name).read_bytes(), run.name) for run in runs if (run.folder / name).is_file()]
+def _of_each(runs: Sequence[Run], name: str) -> list[tuple[bytes, str, str]]:
+    there = [run for run in runs if (run.folder / name).is_file()]
+    return [((run.folder / name).read_bytes(), run.name, f"{_title(name)} of {run.name}") for run in there]
 
 
 def _title(name: str) -> str:

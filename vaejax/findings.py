@@ -40,6 +40,7 @@ class Section(NamedTuple):
     title: str
     figures: dict[str, Figure]
     remarks: list[str] = []  # noqa: RUF012 (it is never changed)
+    status: str = ""  # of the latents, one of `evaluation.Verdict`
 
 
 # By their names, in the order in which they are shown.
@@ -63,6 +64,7 @@ def write_findings(folder: Path, findings: Findings) -> None:
             "title": section.title,
             "figures": {key: _finite(figure._asdict()) for key, figure in section.figures.items()},
             "remarks": section.remarks,
+            "status": section.status,
         }
         for name, section in findings.items()
     }
@@ -79,30 +81,32 @@ def read_findings(folder: Path) -> Findings:
     if not path.is_file():
         return {}
     try:
-        return {
-            name: Section(
-                each["title"], {key: _figure(figure) for key, figure in each["figures"].items()}, each["remarks"]
-            )
-            for name, each in read_json(path).items()
-        }
-    except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+        return {name: _section(each) for name, each in read_json(path).items()}
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged: {error!r}") from error
 
 
-def section_of(title: str, figures: Iterable[tuple[str, Figure]], *remarks: str) -> Section:
+def section_of(title: str, figures: Iterable[tuple[str, Figure]], *remarks: str, status: str = "") -> Section:
     """A section of pairs of names and figures, without empty remarks."""
-    return Section(title, dict(figures), [remark for remark in remarks if remark])
+    return Section(title, dict(figures), [remark for remark in remarks if remark], status)
+
+
+def _section(content: Mapping[str, Any]) -> Section:
+    figures = {name: _figure(each) for name, each in content["figures"].items()}
+    return Section(content["title"], figures, content["remarks"], content.get("status", ""))
 
 
 def _figure(content: Mapping[str, Any]) -> Figure:
-    value = content["value"]
-    return Figure(**{**content, "value": math.nan if value is None else value})
+    error = content["standard_error"]
+    known = {"value": float(content["value"]), "standard_error": None if error is None else float(error)}
+    return Figure(**{**content, **known})
 
 
 def _finite(content: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN and no infinity."""
+    """JSON has no NaN and no infinity: they are words."""
     return {
-        name: None if isinstance(each, float) and not math.isfinite(each) else each for name, each in content.items()
+        name: str(each) if isinstance(each, float) and not math.isfinite(each) else each
+        for name, each in content.items()
     }
 
 

@@ -79,25 +79,30 @@ def map_numbered(
 
 def map_examples(
     function: OfExample, *, together: int = TOGETHER, advance: Callable[[int], None] | None = None
-) -> Callable[[Params, Examples], Any]:
-    """`(params, examples)` to what the function gives of each, `[N, ...]` on the host; a part at a time.
+) -> Callable[..., Any]:
+    """`(params, examples, numbers=None)` to what the function gives of each, `[N, ...]` on the host; a part at a time.
 
     Args:
       function: of one example.
       together: how many are computed at once.
       advance: is told after each part how many examples more are done; parts are then small.
+
+    Returns:
+      A function of parameters, examples and the numbers of those that are wanted, all where None. Of examples that are
+      read when asked for, no more than a part is read at once.
     """
     compiled = jax.jit(lambda params, numbers, part: map_numbered(partial(function, params), numbers, part, together))
 
-    def over(params: Params, examples: Examples) -> Any:
-        count = len(examples)
-        size = max(1, MEASURED_AT_ONCE * count // max(1, examples.nbytes))
+    def over(params: Params, examples: Examples, numbers: np.ndarray | None = None) -> Any:
+        numbers = np.arange(len(examples)) if numbers is None else np.asarray(numbers)
+        count = len(numbers)
+        size = max(1, MEASURED_AT_ONCE * len(examples) // max(1, examples.nbytes))
         size = min(count, size if advance is None else min(size, together))
         parts = []
         for start in range(0, count, size):
-            numbers = np.arange(start, start + size)
             # The last part is filled up with its last example, for a program of one shape.
-            part = compiled(params, numbers, examples[np.minimum(numbers, count - 1)])
+            picked = numbers[np.minimum(np.arange(start, start + size), count - 1)]
+            part = compiled(params, picked, examples[picked])
             parts.append(jax.tree.map(lambda leaf, stop=count - start: np.asarray(leaf)[:stop], part))
             if advance is not None:
                 advance(min(size, count - start))
@@ -112,6 +117,7 @@ class Measured(NamedTuple):
     figures: dict[str, np.ndarray]  # [N] each: `example_figures`
     fingerprints: np.ndarray  # [N] uint32, of each x: what differs in them was not measured on the same
     means: np.ndarray  # [N, *Z] of the posteriors
+    variances: np.ndarray | None  # [N, *Z]; None where there is no closed form, or no density
     kl_per_axis: np.ndarray | None  # [N, *Z] in nats; None where it has no closed form
 
     def estimates(self) -> dict[str, Estimate]:
@@ -123,9 +129,13 @@ class Measured(NamedTuple):
         return int(active_units(jnp.asarray(self.means)))
 
     def collapse(self, mutual_information: Any = None) -> Collapse:
-        """Whether the latents have collapsed."""
-        kl = None if self.kl_per_axis is None else self.kl_per_axis.mean(axis=0)
-        return judge_collapse(kl, self.means.var(axis=0), mutual_information=mutual_information)
+        """Whether the latents have collapsed; by the mutual information where it is known, or else by its bound."""
+        kl, noise = (None if each is None else each.mean(axis=0) for each in (self.kl_per_axis, self.variances))
+        if mutual_information is None and kl is None and noise is None and "kl" in self.figures:
+            # The divergence from the prior is never below the mutual information.
+            mutual_information = self.figures["kl"].mean()
+        variance = self.means.var(axis=0)
+        return judge_collapse(kl, variance, posterior_variance=noise, mutual_information=mutual_information)
 
     def mean_kl_per_axis(self) -> list[float] | None:
         """The KL of each axis in nats, mean over the examples."""
@@ -141,20 +151,32 @@ def measure(experiment: Experiment, params: Params) -> Measured:
         return figures_of(params, number, example), latents_of(params, number, example)
 
     figures, latents = map_examples(of_example)(params, experiment.dataset.test.examples)
-    return Measured(figures, latents["fingerprint"], latents["mean"], latents.get("kl_per_axis"))
+    return Measured(
+        figures, latents["fingerprint"], latents["mean"], latents.get("variance"), latents.get("kl_per_axis")
+    )
 
 
 def stored_latents(experiment: Experiment, keys: Keys) -> OfExample:
-    """`(params, number, example)` to the posterior mean, the KL of each axis where it is known, and x's fingerprint."""
+    """`(params, number, example)` to `mean`, `variance` and `kl_per_axis`, where they are known, and `fingerprint`."""
 
     def latents(params: Params, number: Array, example: Array) -> dict[str, Array]:
         x = prepare_example(experiment, keys, number, example)
         q = experiment.model.encode(params, x)
-        mean = posterior_mean(jax.random.fold_in(keys.mean, number), q)
-        kl = divergence_per_axis(experiment, params, q)
-        return {"mean": mean, "fingerprint": fingerprint(x)} | ({} if kl is None else {"kl_per_axis": kl})
+        # The same draws for all: means that differ do so by the examples.
+        mean = posterior_mean(jax.random.clone(keys.mean), q)
+        p = as_native(jax.eval_shape(lambda z: experiment.model.decode(params, z), mean))
+        # The nats of a mass are not those of a density.
+        kind = jnp.uint32(bool(getattr(p, "is_discrete", False)))
+        known = {"variance": _variance(q), "kl_per_axis": divergence_per_axis(experiment, params, q)}
+        found = {name: each for name, each in known.items() if each is not None}
+        return {"mean": mean, "fingerprint": fingerprint(x) + kind, **found}
 
     return latents
+
+
+def _variance(q: Any) -> Array | None:
+    """The variance of each axis; None of a point, and where it has no closed form."""
+    return None if getattr(as_native(q), "is_point", False) else getattr(q, "variance", None)
 
 
 def divergence_per_axis(experiment: Experiment, params: Params, q: Any) -> Array | None:

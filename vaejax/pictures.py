@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vaejax.distributions import Normal
 from vaejax.evaluation import LABELS
 from vaejax.experiment import Experiment
 from vaejax.outcome import Measured, evaluation_keys, prepare_example, shades_of
@@ -62,8 +63,10 @@ def _of_images(experiment: Experiment, params: Params, measured: Measured) -> It
         decode_mean = lambda z: decode(z).mean
         yield "traversals.png", latent_figures.traversals(*traversals(decode_mean, measured), **shades)
         yield "interpolations.png", latent_figures.interpolations(interpolations(decode_mean, measured.means), **shades)
-    if measured.means.shape[1:] == (2,) and experiment.prior is not None:
-        yield "manifold.png", figures.manifold(decode(quantile_grid(columns=16)).mean, 16, **shades)
+    prior = experiment.prior(params) if experiment.prior else None
+    if measured.means.shape[1:] == (2,) and isinstance(prior, Normal):
+        grid = prior.loc + prior.scale * quantile_grid(columns=16)
+        yield "manifold.png", figures.manifold(decode(grid).mean, 16, **shades)
 
 
 def _of_numbers(experiment: Experiment, measured: Measured, history: Sequence[Mapping[str, Any]]) -> Iterator[Picture]:

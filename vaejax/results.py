@@ -13,6 +13,8 @@ from vaejax.evaluation import Estimate
 from vaejax.folder import RESULTS, read_json, write_json
 from vaejax.outcome import Measured
 
+# What makes the files of a finished run anew.
+AGAIN = "remove {folder}/results.json and give the training command again with --output {folder}"
 MEASURED, ASSESSED, FIGURE = "measured.npz", "evaluation.npz", "figure."
 
 
@@ -60,9 +62,11 @@ def read_result(folder: Path) -> RunResult:
         }
         pictures = [folder / name for name in content["pictures"]]
         report = content.get("report") and folder / content["report"]
-        return RunResult(**{**content, "folder": folder, "test": test, "pictures": pictures, "report": report})
-    except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+        found = {**content, "folder": folder, "test": test, "pictures": pictures, "report": report}
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged: {error!r}") from error
+    _check_fields(path, RunResult, found)
+    return RunResult(**found)
 
 
 def write_measured(folder: Path, measured: Measured) -> None:
@@ -81,14 +85,12 @@ def read_measured(folder: Path) -> Measured:
     """
     path = folder / MEASURED
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} has not been measured: it has no {MEASURED}; train it to its end")
+        raise FileNotFoundError(f"{folder} has no {MEASURED}: {AGAIN.format(folder=folder)}")
     arrays = read_npz(path, npz_keys(path))
     figures = {name.removeprefix(FIGURE): arrays.pop(name) for name in list(arrays) if name.startswith(FIGURE)}
-    try:
-        latents: dict[str, Any] = {"kl_per_axis": None, **arrays}
-        return Measured(figures, **latents)
-    except TypeError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+    found: dict[str, Any] = {"figures": figures, "variances": None, "kl_per_axis": None, **arrays}
+    _check_fields(path, Measured, found)
+    return Measured(**found)
 
 
 def write_assessed(folder: Path, per_example: Mapping[str, np.ndarray]) -> None:
@@ -103,7 +105,24 @@ def read_assessed(folder: Path) -> dict[str, np.ndarray]:
       ValueError: the file is damaged.
     """
     path = folder / ASSESSED
-    return read_npz(path, npz_keys(path)) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    found = read_npz(path, npz_keys(path))
+    lacking = sorted({"fingerprint", "log_likelihood", "num_samples"} - set(found))
+    if lacking:
+        raise ValueError(
+            f"{path} lacks {lacking[0]}: it was written by another version; vaejax evaluate writes it again"
+        )
+    return found
+
+
+def _check_fields(path: Path, kind: Any, found: Mapping[str, Any]) -> None:
+    """Raise where a file of another version has other fields."""
+    unknown = sorted(set(found) - set(kind._fields))
+    lacking = sorted(set(kind._fields) - set(kind._field_defaults) - set(found))
+    if unknown or lacking:
+        said = f"has {unknown[0]}" if unknown else f"lacks {lacking[0]}"
+        raise ValueError(f"{path} {said}: it was written by another version; {AGAIN.format(folder=path.parent)}")
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -1,6 +1,7 @@
 """What is known of a run as one page for a browser, with a latent space to walk in."""
 
 import math
+import shlex
 from collections.abc import Iterator, Mapping
 from functools import partial
 from html import escape
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vaejax.distributions import Normal
 from vaejax.durable import write_durably
 from vaejax.evaluation import LABELS, Verdict, unit_of
 from vaejax.experiment import Experiment
@@ -38,7 +40,7 @@ CAPTIONS = {
     "interpolations.png": "The straight way between the latents of two test examples.",
     "manifold.png": "The plane of latents, decoded at quantiles of the prior.",
     "latents.png": "Posterior means of the test set.",
-    "kl_per_axis.png": "How many nats each latent says of x, greatest first, with standard errors.",
+    "kl_per_axis.png": "How far the posteriors of each latent are from the prior, greatest first.",
     "curves.png": "The parts of the objective while training.",
 }
 # Codes that the explorer shows, and latents that it has sliders for.
@@ -61,7 +63,7 @@ def write_report(
     title = f"{Path(config['experiment']).stem}, {'/'.join(folder.resolve().parts[-2:])}"
     shown = findings or {"test": _test(result, measured)}
     parts = [
-        page.verdict(judge(result, measured, findings)),
+        page.headline(judge(result, measured, findings)),
         page.section("Figures, mean per test example ± standard error", page.cards(_cards(shown))),
         page.section("Walk in the latent space", explorer(experiment, params, measured)),
         page.section("Pictures", page.pictures(_pictures(result))),
@@ -76,40 +78,47 @@ def write_report(
     return path
 
 
-def judge(result: RunResult, measured: Measured, findings: Findings) -> page.Verdict:
+def judge(result: RunResult, measured: Measured, findings: Findings) -> page.Headline:
     """What a reader should know first."""
-    collapse = measured.collapse()
-    sentences = [collapse.text, *_on_the_bound(findings)]
+    status, text = _collapse(measured, findings)
+    sentences = [text, *_on_the_bound(findings)]
     if not findings:
-        sentences.append(
-            f"Not evaluated yet: vaejax evaluate {result.folder} measures ln p(x) and what the latents hold."
-        )
+        command = f"vaejax evaluate {shlex.quote(str(result.folder))}"
+        sentences.append(f"Not evaluated yet: {command} measures ln p(x) and what the latents hold.")
     if result.measured_step != result.steps:
         sentences.append(
             f"Measured at step {result.measured_step:,} of {result.steps:,}, the best on validation examples."
         )
     if result.skipped:
         sentences.append(f"{result.skipped} steps were not finite and were left out.")
-    return page.Verdict(HEADLINES[collapse.status], sentences, TONES[collapse.status])
+    return page.Headline(HEADLINES[status], sentences, TONES[status])
+
+
+def _collapse(measured: Measured, findings: Findings) -> tuple[Verdict, str]:
+    """Whether the latents have collapsed, by the mutual information where it was measured."""
+    found = findings.get("latents")
+    if found is not None and found.status:
+        return Verdict(found.status), found.remarks[0]
+    collapse = measured.collapse()
+    return collapse.status, collapse.text
 
 
 def _on_the_bound(findings: Findings) -> Iterator[str]:
     """How far the ELBO is from ln p(x), and why."""
     found = {name: section.figures for name, section in findings.items()}
     if figures := found.get("likelihood"):
-        loose = figures["bound_gap"].words()
-        yield f"-ln p(x) is {figures['negative_log_likelihood'].words()}; the ELBO is {loose} below ln p(x)."
-        if figures["share_unreliable"].value:
-            share = figures["share_unreliable"].words()
-            yield f"For {share} of the examples the importance weights are too uneven to be trusted."
-    if found.get("gaps"):
-        gaps = found["gaps"]
+        cost, loose = figures["negative_log_likelihood"].words(), figures["bound_gap"].words()
+        yield f"-ln p(x) is at most {cost}; the ELBO is at least {loose} below ln p(x)."
+        share = figures.get("share_unreliable")
+        if share is not None and share.value:
+            yield f"For {share.words()} of the examples the importance weights are too uneven to trust the figure."
+    if gaps := found.get("gaps"):
         yield (
-            f"Of that gap the encoder loses {gaps['amortization'].words()}, and the family of its posteriors "
+            f"On some of them the encoder loses {gaps['amortization'].words()}, and the family of its posteriors "
             f"{gaps['approximation'].words()}."
         )
-    if found.get("simulated"):
-        yield f"On data of its own, ln p(x) is known from both sides to {found['simulated']['width'].words()}."
+    if sides := found.get("simulated"):
+        yield f"On data that the model has drawn, ln p(x) is known from both sides to {sides['width'].words()}."
 
 
 def _test(result: RunResult, measured: Measured) -> Section:
@@ -128,10 +137,15 @@ def _cards(findings: Findings) -> Iterator[tuple[str, dict[str, str], list[str]]
         yield section.title, {figure.label: figure.words() for figure in section.figures.values()}, section.remarks
 
 
-def _pictures(result: RunResult) -> list[tuple[bytes, str]]:
+def _pictures(result: RunResult) -> list[tuple[bytes, str, str]]:
     order = list(CAPTIONS)
     known = sorted((path for path in result.pictures if path.name in order), key=lambda path: order.index(path.name))
-    return [(path.read_bytes(), CAPTIONS[path.name]) for path in known if path.is_file()]
+    return [(path.read_bytes(), CAPTIONS[path.name], _alt(path.stem)) for path in known if path.is_file()]
+
+
+def _alt(stem: str) -> str:
+    """What stands for a picture where it is not seen."""
+    return f"picture of {stem.replace('_', ' ')}"
 
 
 def _origins(config: Mapping[str, Any], result: RunResult) -> Iterator[tuple[str, dict[str, str]]]:
@@ -161,11 +175,11 @@ def explorer(experiment: Experiment, params: Params, measured: Measured) -> str:
         return f"<p>None: {escape(str(error))}.</p>\n"
     kl = None if measured.kl_per_axis is None else measured.kl_per_axis.mean(axis=0)
     low, high, _ = shades_of(experiment)
-    dataset, (mean, scale) = experiment.dataset, _spread(experiment, params, means)
+    dataset = experiment.dataset
     labels, originals = dataset.test.labels, _originals(experiment, program.output_shape, len(means))
     return explorer_html(
         program,
-        latent_axes(means.shape[1], kl, means),
+        latent_axes(means.shape[1], kl, means, limit=3.0 if experiment.prior else None),
         image_shape=dataset.shape if is_image(dataset.shape) and program.output_shape == dataset.shape else None,
         black=low,
         white=high,
@@ -173,18 +187,16 @@ def explorer(experiment: Experiment, params: Params, measured: Measured) -> str:
         labels=None if labels is None else np.asarray(labels[:MAX_CODES]),
         label_names=dataset.label_names,
         originals=originals,
-        mean=mean,
-        scale=scale,
+        **_law(experiment, params, means),
     )
 
 
-def _spread(experiment: Experiment, params: Params, means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of the law that random latents come of: the prior, or what the codes have."""
+def _law(experiment: Experiment, params: Params, means: np.ndarray) -> dict[str, Any]:
+    """What random latents come of: a Normal prior, or a Normal with the spread of the codes; and its name."""
     prior = experiment.prior(params) if experiment.prior else None
-    mean, variance = getattr(prior, "mean", None), getattr(prior, "variance", None)
-    if mean is None or variance is None:
-        return means.mean(axis=0), means.std(axis=0)
-    return np.asarray(mean), np.sqrt(np.asarray(variance))
+    if isinstance(prior, Normal):
+        return {"mean": np.asarray(prior.mean), "scale": np.sqrt(np.asarray(prior.variance)), "law": "the prior"}
+    return {"mean": means.mean(axis=0), "scale": means.std(axis=0), "law": "a Normal with the spread of the codes"}
 
 
 def _originals(experiment: Experiment, shape: Shape, count: int) -> np.ndarray | None:

@@ -9,7 +9,7 @@ from vaejax.checks import check_array, check_count
 from vaejax.types import Array
 
 # A fit to fewer is not worth its name.
-_SHORTEST_TAIL = 5
+MIN_TAIL = 5
 
 
 def pareto_k(tail: Array, cutoff: Array) -> Array:
@@ -50,14 +50,14 @@ def pareto_k(tail: Array, cutoff: Array) -> Array:
             f"{jnp.shape(cutoff)}"
         )
     tail, cutoff = jnp.sort(jnp.asarray(tail), axis=0), jnp.asarray(cutoff)
-    if len(tail) < _SHORTEST_TAIL:
+    if len(tail) < MIN_TAIL:
         return jnp.full(cutoff.shape, jnp.nan)
     exceeds = tail > cutoff
     count = jnp.sum(exceeds, axis=0)
     # log(w - u), which neither over- nor underflows whatever the weights are relative to.
     excess = jnp.where(exceeds, tail + jnp.log(-jnp.expm1(cutoff - tail)), -jnp.inf)
     known = jnp.all(tail < jnp.inf, axis=0) & (cutoff < jnp.inf)
-    fitted = jnp.where(known & (count >= _SHORTEST_TAIL), _fit(excess, count), jnp.nan)
+    fitted = jnp.where(known & (count >= MIN_TAIL), _fit(excess, count), jnp.nan)
     return jnp.where(known & (count == 0) & jnp.isfinite(cutoff), -jnp.inf, fitted)
 
 
