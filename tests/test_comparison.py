@@ -70,7 +70,7 @@ def test_likelihoods_of_unlike_estimates_are_not_compared(finished_runs, finishe
     assert "not estimated alike" in found.remarks[0]
     assert f"{copy} on 20 examples with 5,000 samples" in found.remarks[0]
     # What was evaluated and has no p(x) is not sent to be evaluated again.
-    (finished_run / "evaluation.npz").unlink()
+    write_assessed(finished_run, {})
     (finished_run / "evaluation.json").write_text("{}")
     assert comparison.compare(comparison.read_runs([finished_run, copy])).remarks == []
 

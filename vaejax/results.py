@@ -94,7 +94,10 @@ def read_measured(folder: Path) -> Measured:
 
 
 def write_assessed(folder: Path, per_example: Mapping[str, np.ndarray]) -> None:
-    """Write the likelihood of each evaluated example to `evaluation.npz`."""
+    """Write the likelihood of each evaluated example to `evaluation.npz`; none where it has none."""
+    if not per_example:
+        (folder / ASSESSED).unlink(missing_ok=True)
+        return
     _write_arrays(folder / ASSESSED, per_example)
 
 

@@ -173,7 +173,7 @@ CODES = np.random.default_rng(3).normal(size=(2000, 4))
 ONES = np.ones((2000, 4))
 # An encoder by its posteriors, with the verdict, the dead axes, those that are offset, and what the text must say.
 ENCODERS = {
-    "an oracle": (CODES * 0.9, 0.4 * ONES, Verdict.NONE, (), (), "4 of 4 latents carry information (KL above 0.01 nats): no collapse."),
+    "an oracle": (CODES * 0.9, 0.4 * ONES, Verdict.NONE, (), (), "4 of 4 latents carry information (above 0.01 nats): no collapse."),
     "the prior": (0.0 * CODES, ONES, Verdict.FULL, (0, 1, 2, 3), (), "at most 0 nats in all"),
     "the prior, and noise": (0.02 * CODES, ONES, Verdict.FULL, (0, 1, 2, 3), (), "the decoder ignores them"),
     "spare axes": (
@@ -182,7 +182,7 @@ ENCODERS = {
         Verdict.NONE,
         (1, 3),
         (),
-        "2 of 4 latents carry information (KL above 0.01 nats); 2 are unused, which is pruning and not collapse.",
+        "2 of 4 latents carry information (above 0.01 nats); 2 are unused, which is pruning and not collapse.",
     ),
     "a constant": (
         0.0 * CODES + 3.0, 0.1 * ONES, Verdict.FULL, (0, 1, 2, 3), (0, 1, 2, 3), "4 differ from the prior in the same way",
@@ -193,7 +193,7 @@ ENCODERS = {
         Verdict.PARTIAL,
         (1,),
         (1,),
-        "3 of 4 latents carry information (KL above 0.01 nats). 1 differs from the prior in the same way for every "
+        "3 of 4 latents carry information (above 0.01 nats). 1 differs from the prior in the same way for every "
         "example: 2 nats of offset, not information",
     ),
     "less than a bit": (
@@ -252,3 +252,39 @@ def test_bad_figures_are_named():
         judge_collapse(jnp.ones(2), jnp.array([1.0, jnp.nan]))
     with pytest.raises(ValueError, match=r"must have one shape; got \(2,\) and \(3,\)"):
         judge_collapse(jnp.ones(2), jnp.ones(3))
+
+
+@pytest.mark.parametrize("scale", [1e-3, 0.05, 1.0, 40.0])
+def test_information_has_no_scale(scale):
+    """The same model with its latents in other units: with the noise of the posteriors known, the verdict is the same."""
+    rng = np.random.default_rng(0)
+    means = scale * rng.normal(size=(500, 3)) * np.array([1.0, 0.0, 1.0])
+    noise = scale**2 * np.array([0.1, 1.0, 0.2])
+    found = judge_collapse(np.array([1.0, 0.0, 0.8]), means.var(axis=0), posterior_variance=noise)
+    assert found[:3] == (Verdict.NONE, (1,), ())
+
+
+def test_an_axis_tells_what_a_gaussian_channel_can():
+    """Half the logarithm of one and the signal over the noise: 0.01 nats where the signal is 0.0202 of the noise."""
+    kl, noise = np.full(2, 1.0), np.full(2, 4.0)
+    signal = 4.0 * np.expm1(0.02 * np.array([0.9, 1.1]))
+    assert judge_collapse(kl, signal, posterior_variance=noise).dead == (0,)
+
+
+def test_a_small_offset_beside_much_information_is_no_collapse():
+    kl, noise = np.array([5.0, 4.0, 0.5]), np.array([0.01, 0.02, 1.0])
+    variance = np.array([0.9, 0.9, 0.0])
+    small = judge_collapse(kl, variance, posterior_variance=noise)
+    assert (small.status, small.offset) == (Verdict.NONE, (2,))
+    assert "0.5 nats of offset" in small.text
+    large = judge_collapse(kl * np.array([1, 1, 4]), variance, posterior_variance=noise)
+    assert large.status is Verdict.PARTIAL
+
+
+@pytest.mark.parametrize(("told", "status"), [(0.001, Verdict.FULL), (0.3, Verdict.PARTIAL), (3.0, Verdict.NONE)])
+def test_without_a_closed_divergence_the_mutual_information_decides(told, status):
+    assert judge_collapse(None, np.array([0.5, 0.4]), mutual_information=told).status is status
+    noise = np.array([0.1, 0.1])
+    assert (
+        judge_collapse(None, np.array([0.5, 0.4]), posterior_variance=noise, mutual_information=told).status is status
+    )
