@@ -112,3 +112,16 @@ def test_a_decoder_that_no_browser_can_run_says_why(finished_runs):
     assert "sort" in said
     wide = measured._replace(means=np.zeros((2, 500), np.float32), variances=None, kl_per_axis=None)
     assert "up to 128 latents" in run_report.explorer(opened.experiment, opened.params, wide)
+
+
+def test_codes_that_are_not_finite_cost_no_report(finished_runs):
+    opened, measured = run.open_run(finished_runs[0]), read_measured(finished_runs[0])
+    means = measured.means.copy()
+    means[::2, 0] = np.nan
+    some = measured._replace(means=means)
+    assert measured._replace(means=means[1::2], variances=measured.variances[1::2],
+                             kl_per_axis=measured.kl_per_axis[1::2]).collapse() == some.collapse()  # fmt: skip
+    assert run_report.explorer(opened.experiment, opened.params, some).startswith("<section")
+    none = measured._replace(means=np.full_like(means, np.nan))
+    assert none.collapse().status == "full"
+    assert "not finite" in run_report.explorer(opened.experiment, opened.params, none)

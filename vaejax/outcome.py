@@ -11,7 +11,7 @@ import numpy as np
 
 from vaejax.data import Examples, Meaning
 from vaejax.distributions import as_native, kl_per_axis
-from vaejax.evaluation import LABELS, Collapse, Estimate, active_units, estimate, judge_collapse, per_example
+from vaejax.evaluation import LABELS, Collapse, Estimate, Verdict, active_units, estimate, judge_collapse, per_example
 from vaejax.experiment import Experiment, Settings
 from vaejax.types import Array, Params
 
@@ -130,12 +130,20 @@ class Measured(NamedTuple):
 
     def collapse(self, mutual_information: Any = None) -> Collapse:
         """Whether the latents have collapsed; by the mutual information where it is known, or else by its bound."""
-        kl, noise = (None if each is None else each.mean(axis=0) for each in (self.kl_per_axis, self.variances))
+        rows = self.finite()
+        if not rows.any():
+            return Collapse(Verdict.FULL, (), (), "The codes of the test examples are not finite.")
+        known = (self.kl_per_axis, self.variances)
+        kl, noise = (None if each is None else each[rows].mean(axis=0) for each in known)
         if mutual_information is None and kl is None and noise is None and "kl" in self.figures:
             # The divergence from the prior is never below the mutual information.
             mutual_information = self.figures["kl"].mean()
-        variance = self.means.var(axis=0)
+        variance = self.means[rows].var(axis=0)
         return judge_collapse(kl, variance, posterior_variance=noise, mutual_information=mutual_information)
+
+    def finite(self) -> np.ndarray:
+        """Which examples have a code that is finite, `[N]`."""
+        return np.isfinite(self.means).reshape(len(self.means), -1).all(axis=1)
 
     def mean_kl_per_axis(self) -> list[float] | None:
         """The KL of each axis in nats, mean over the examples."""

@@ -166,27 +166,30 @@ def _words(values: Mapping[str, Any]) -> dict[str, str]:
 
 def explorer(experiment: Experiment, params: Params, measured: Measured) -> str:
     """The latent explorer of a model, or a sentence that says why there is none."""
-    means = measured.means
+    finite = np.flatnonzero(measured.finite())
+    means, shown = measured.means[finite], finite[:MAX_CODES]
+    if not len(finite):
+        return "<p>None: the codes of the test examples are not finite.</p>\n"
     if means.ndim != 2 or means.shape[1] > MAX_SLIDERS:
         return f"<p>None: there are sliders for up to {MAX_SLIDERS} latents in one axis.</p>\n"
     try:
         program = compile_for_browser(lambda z: mean_of(experiment.model.decode(params, z)), (means.shape[1],))
     except UnsupportedOperation as error:
         return f"<p>None: {escape(str(error))}.</p>\n"
-    kl = None if measured.kl_per_axis is None else measured.kl_per_axis.mean(axis=0)
+    kl = None if measured.kl_per_axis is None else measured.kl_per_axis[finite].mean(axis=0)
     low, high, _ = shades_of(experiment)
     dataset = experiment.dataset
-    labels, originals = dataset.test.labels, _originals(experiment, program.output_shape, len(means))
+    labels = dataset.test.labels
     return explorer_html(
         program,
         latent_axes(means.shape[1], kl, means, limit=3.0 if experiment.prior else None),
         image_shape=dataset.shape if is_image(dataset.shape) and program.output_shape == dataset.shape else None,
         black=low,
         white=high,
-        codes=means[:MAX_CODES],
-        labels=None if labels is None else np.asarray(labels[:MAX_CODES]),
+        codes=measured.means[shown],
+        labels=None if labels is None else np.asarray(labels)[shown],
         label_names=dataset.label_names,
-        originals=originals,
+        originals=_originals(experiment, program.output_shape, shown),
         **_law(experiment, params, means),
     )
 
@@ -199,12 +202,10 @@ def _law(experiment: Experiment, params: Params, means: np.ndarray) -> dict[str,
     return {"mean": means.mean(axis=0), "scale": means.std(axis=0), "law": "a Normal with the spread of the codes"}
 
 
-def _originals(experiment: Experiment, shape: Shape, count: int) -> np.ndarray | None:
-    """The first test examples as the model sees them, where they are like what it decodes and take little room."""
-    count = min(count, MAX_CODES)
-    if 4 * count * math.prod(shape) > MAX_ORIGINALS:
+def _originals(experiment: Experiment, shape: Shape, numbers: np.ndarray) -> np.ndarray | None:
+    """Test examples as the model sees them, where they are like what it decodes and take little room."""
+    if 4 * len(numbers) * math.prod(shape) > MAX_ORIGINALS:
         return None
-    x = jax.vmap(partial(prepare_example, experiment, evaluation_keys()))(
-        jnp.arange(count), jnp.asarray(experiment.dataset.test.examples[:count])
-    )
+    prepare = jax.vmap(partial(prepare_example, experiment, evaluation_keys()))
+    x = prepare(jnp.asarray(numbers), jnp.asarray(experiment.dataset.test.examples[numbers]))
     return np.asarray(x) if x.shape[1:] == shape else None

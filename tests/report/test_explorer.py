@@ -1,6 +1,7 @@
 """The latent explorer in a real browser: by mouse, by touch and by keyboard, on a desk and on a phone."""
 
 import base64
+import re
 
 import jax
 import jax.numpy as jnp
@@ -181,8 +182,55 @@ def test_the_plane_by_mouse_and_by_keyboard(show):
         page.keyboard.press(key)
     np.testing.assert_allclose(z_of(page) - before, [-0.1, 0.05 - 0.5], atol=1e-6)
     assert page.locator(".handle").get_attribute("aria-valuetext").startswith("z[0] 2.90, z[1] ")
-    page.keyboard.press("Home")
+    page.locator(".plane").dblclick(position={"x": 30, "y": 40})
     np.testing.assert_array_equal(z_of(page), [0, 0])
+
+
+def test_the_far_keys_of_the_plane(show):
+    page = show("plane")
+    page.set_viewport_size({"width": 1200, "height": 300})
+    handle = page.locator(".handle")
+    handle.focus()
+    scrolled = page.evaluate("scrollY")
+    for key, expected in (
+        ("PageUp", [0, 0.5]),
+        ("Home", [-3, 0.5]),
+        ("Shift+ArrowRight", [-2.5, 0.5]),
+        ("End", [3, 0.5]),
+        ("PageDown", [3, 0]),
+        ("PageDown", [3, -0.5]),
+    ):
+        page.keyboard.press(key)
+        np.testing.assert_allclose(z_of(page), expected, atol=1e-6)
+    assert page.evaluate("scrollY") == scrolled
+    assert handle.get_attribute("aria-valuetext") == "z[0] 3.00, z[1] -0.50"
+    assert [handle.get_attribute(f"aria-value{name}") for name in ("min", "now", "max")] == ["-3", "3.00", "3"]
+    hint = page.locator(f"#{handle.get_attribute('aria-describedby')}").text_content()
+    assert all(key in hint for key in ("Shift", "Page Up", "Page Down", "Home", "End"))
+    # What the browser does with a key stays the browser's.
+    page.keyboard.press("Control+Home")
+    np.testing.assert_allclose(z_of(page), [3, -0.5], atol=1e-6)
+
+
+def test_what_rounds_to_nothing_has_no_sign(show):
+    page = show("plane")
+    page.evaluate("vaejaxExplorer.set([-0.001, -0.006])")
+    page.evaluate(SETTLE)
+    assert page.locator(".readout").text_content() == "z = (0.00, −0.01)"
+    assert page.locator(".row .value").all_text_contents() == ["0.00", "−0.01"]
+    assert page.locator(".handle").get_attribute("aria-valuetext") == "z[0] 0.00, z[1] -0.01"
+
+
+def test_on_paper_the_plane_is_drawn_in_the_colours_of_paper(show):
+    page = show("plane", color_scheme="dark")
+    page.uncheck(".dots")
+    # Another size would be drawn anew in any case.
+    page.add_style_tag(content=".plane { width: 300px; height: 300px; aspect-ratio: auto !important; }")
+    dark, light = (232, 235, 238), (27, 32, 38)
+    drawn = lambda ink: bool((pixels(page, ".plane canvas")[..., :3] == ink).all(axis=-1).any())
+    assert (drawn(dark), drawn(light)) == (True, False)
+    page.emulate_media(media="print", color_scheme="dark")
+    assert (drawn(dark), drawn(light)) == (False, True)
 
 
 def test_the_plane_is_covered_with_what_is_decoded_there(show, models):
@@ -260,11 +308,41 @@ def test_examples_reset_and_random(show):
     page.click(".reset")
     np.testing.assert_array_equal(z_of(page), [0, 0])
     assert not page.locator(".original").is_visible()
+    # On from the last one.
+    page.click(".next")
+    np.testing.assert_allclose(z_of(page), codes[18], rtol=1e-6)
+    assert page.locator(".original").is_visible()
     draws = np.array(page.evaluate("""() => Array.from({ length: 2000 }, () => {
       document.querySelector('.random').click(); return vaejaxExplorer.get(); })"""))  # fmt: skip
     # 4,000 standard normals: within five standard errors.
     assert abs(draws.mean()) < 5 / 4000**0.5
     assert abs((draws**2).mean() - 1) < 5 * (2 / 4000) ** 0.5
+
+
+def test_what_moves_z_leaves_the_test_example(show):
+    page = show("plane")
+    first = lambda selector: page.locator(selector).first
+    ways = {
+        "slider": lambda: first(".row input").press("ArrowRight"),
+        "handle": lambda: first(".handle").press("ArrowRight"),
+        "double click": lambda: first(".row label").dblclick(),
+        "plane": lambda: first(".plane").click(),
+        "random": lambda: first(".random").click(),
+        "program": lambda: page.evaluate("vaejaxExplorer.set([0.5, 0.5])"),
+        "emptied": lambda: (first(".examples input").fill(""), page.keyboard.press("Enter")),
+    }
+    said = lambda: (page.input_value(".examples input"), first(".label").text_content())
+    below = first(".sliders").bounding_box()
+    for index, (way, move) in enumerate(ways.items()):
+        page.click(".next")
+        assert said() == (str(index), ("none", "</script><b>one</b>", "two")[index % 3])
+        assert first(".original").is_visible()
+        move()
+        assert said() == ("", ""), way
+        assert not first(".original").is_visible(), way
+        # Nothing jumps under a finger.
+        assert first(".sliders").bounding_box() == below
+    np.testing.assert_allclose(z_of(page), some(40, 2)[6], rtol=1e-6)
 
 
 def test_the_newest_z_is_decoded_once_a_frame(show):
@@ -298,8 +376,59 @@ def test_axes_are_ordered_by_kl_and_reach_the_codes():
         LatentAxis(0, "z[0]", -3.0, 3.0, 0.5),
     )
     assert [axis.kl for axis in latent_axes(3)] == [None] * 3
+    # Without KL the codes say which latents are used, z[1] here.
+    assert [axis.latent for axis in latent_axes(2, None, codes)] == [1, 0]
     with pytest.raises(ValueError, match=r"kl_per_axis must have shape \(2,\); got \(3,\)"):
         latent_axes(2, [1, 2, 3])
+
+
+def test_without_a_prior_axes_reach_as_far_as_the_codes():
+    codes = np.array([[100.2, 0.001, 7.0, -3.0], [130.1, -0.002, 7.0, 5.0]])
+    axes = sorted(latent_axes(4, None, codes, limit=None))
+    spans = np.ptp(codes, axis=0)
+    assert [axis.low for axis in axes][:2] == [99.0, -0.0021]
+    assert [axis.high for axis in axes][:2] == [131.0, 0.0011]
+    assert all(
+        axis.low < low < high < axis.high and axis.high - axis.low < 1.3 * span
+        for axis, low, high, span in list(zip(axes, codes.min(axis=0), codes.max(axis=0), spans, strict=True))[:2]
+    )
+    # One that is the same everywhere is moved like the widest.
+    assert axes[2].high - 7 == 7 - axes[2].low == 15
+    same = latent_axes(1, None, [[2.0], [2.0]], limit=None)
+    assert (same[0].low, same[0].high) == (1.5, 2.5)
+    with pytest.raises(ValueError, match="limit must be a number where there are no codes; got None"):
+        latent_axes(2, limit=None)
+    with pytest.raises(ValueError, match=r"codes must have shape \(3, 2\); got \(3, 4\)"):
+        latent_axes(2, None, np.zeros((3, 4)))
+
+
+def test_small_ranges_have_digits_and_ticks(browser):
+    program = compile_for_browser(lambda z: z, (2,))
+    axes = [LatentAxis(0, "a", -0.004, 0.016), LatentAxis(1, "b", 2000.0, 9000.0)]
+    page = browser.new_page()
+    page.set_content(
+        "<script>const words = []; const fill = CanvasRenderingContext2D.prototype.fillText;"
+        "CanvasRenderingContext2D.prototype.fillText = function (...all) { words.push(all[0]);"
+        "fill.apply(this, all); };</script>" + explorer_html(program, axes, mean=[0.01234, 5000.0])
+    )
+    page.evaluate(SETTLE)
+    assert page.locator(".readout").text_content() == "z = (0.0123, 5000.0000)"
+    assert {0.005, 0.01, 0.015, 3000, 8000} <= set(page.evaluate("words"))
+    page.close()
+
+
+def test_titles_name_the_law_and_the_heading_has_its_level():
+    program = compile_for_browser(lambda z: 2 * z, (2,))
+    axes = [LatentAxis(0, "a", kl=0.02), LatentAxis(1, "b", kl=0.05)]
+    text = explorer_html(program, axes, law="the codes' <spread>", dead=0.02, heading_level=2)
+    assert 'title="to the mean of the codes&#x27; &lt;spread&gt;"' in text
+    assert 'title="a draw from the codes&#x27; &lt;spread&gt;"' in text
+    assert '<h2 class="title" id="latent-explorer-title">Latent explorer</h2>' in text
+    # Not above the threshold: unused.
+    assert re.findall(r'"dead":([^,}]+)', text) == ["true", "false", "0.02"]
+    plain = explorer_html(program, axes)
+    assert 'title="a draw from the prior"' in plain
+    assert "<h3" in plain
 
 
 @pytest.mark.parametrize(
@@ -315,6 +444,7 @@ def test_axes_are_ordered_by_kl_and_reach_the_codes():
         ({"codes": np.zeros((4, 2)), "labels": [0, 1]}, r"labels must have shape \(4,\); got \(2,\)"),
         ({"labels": [0, 1]}, "must come with codes"),
         ({"element_id": '"><script>'}, "element_id must be a letter"),
+        ({"heading_level": 0}, "heading_level must be from 1 to 6; got 0"),
     ],
 )
 def test_bad_arguments(options, message):

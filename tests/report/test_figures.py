@@ -45,4 +45,9 @@ def test_white_is_white_and_curves_show_where_they_settle():
     assert curves.axes[0].get_ylabel() == "nats per example"
     single = figures.learning_curves([1, 2, 3], {"reconstruction": [61.0, 60.0, 59.0], "penalty": [0.0] * 3})
     assert len(single.axes[0].lines) == 1
+    assert single.axes[0].lines[0].get_marker() == "o"
+    many = figures.learning_curves(range(50), {"kl": np.ones(50)})
+    assert many.axes[0].lines[0].get_marker() == "None"
+    runs = figures.overlaid_curves({"a": (range(50), np.arange(50.0)), "b": ([1], [4.0])}, "-ELBO")
+    assert [line.get_marker() for line in runs.axes[0].lines] == ["None", "o"]
     assert 58.0 < single.axes[0].get_ylim()[0] < 59.0

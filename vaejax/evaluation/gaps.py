@@ -13,7 +13,6 @@ from vaejax.objectives.bounds import elbo_bound
 from vaejax.objectives.importance import importance_bound
 from vaejax.types import Array, Decode, Distribution, Encode
 
-
 # By how much a fitted posterior is widened to propose importance samples.
 WIDER = 1.5
 

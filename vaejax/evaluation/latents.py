@@ -77,11 +77,11 @@ def judge_collapse(
     Args:
       kl_per_axis: the divergence from the prior, a mean over examples, `[*Z]` in nats; None where it is not known.
       active_variance: `Var_x(E_q[z_i])`, the variance of the means over the examples, `[*Z]`.
-      posterior_variance: `E_x[Var_q(z_i)]`, `[*Z]`; None where it is not known or, with `kl_per_axis` None and no mutual
-        information, for a deterministic autoencoder, whose axes are judged by their variance alone: one is dead below
-        0.0001 of the widest.
-      mutual_information: of `information`, in nats; it overrules what the axes seem to carry. Give the upper end of what
-        it may be, since it is from that that collapse follows.
+      posterior_variance: `E_x[Var_q(z_i)]`, `[*Z]`; None where it is not known. With `kl_per_axis` None and no mutual
+        information either, it is taken for a deterministic autoencoder, whose axes are judged by their variance
+        alone: one is dead below 0.0001 of the widest.
+      mutual_information: of `information`, in nats; it overrules what the axes seem to carry. Give the upper end of
+        what it may be, since it is from that that collapse follows.
 
     Returns:
       `Collapse`; axes of latents of several axes are numbered row by row.

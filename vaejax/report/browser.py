@@ -19,7 +19,7 @@ from vaejax.report import lowering
 from vaejax.report.slots import Builder, Known, UnsupportedOperation, Value
 from vaejax.types import Array, Shape
 
-__all__ = ["BrowserProgram", "UnsupportedOperation", "compile_for_browser", "javascript"]
+__all__ = ["BrowserProgram", "UnsupportedOperation", "compile_for_browser", "encode_base64", "javascript"]
 
 # Calls, and the parameter that holds what they call.
 CALLS = {
@@ -45,7 +45,7 @@ class BrowserProgram(NamedTuple):
 
 
 def compile_for_browser(
-    function: Callable[[Array], Array], shape: Shape, *, max_bytes: int = 30_000_000
+    function: Callable[[Array], Array], shape: Shape, *, max_bytes: int = 64_000_000
 ) -> BrowserProgram:
     """Compile a function of one array for the browser.
 
@@ -59,7 +59,7 @@ def compile_for_browser(
 
     Raises:
       UnsupportedOperation: a primitive that `program.js` does not have, by name; more weights than `max_bytes`. It is a
-        `ValueError`.
+        `ValueError`, and its words are for the readers of a page.
       TypeError, ValueError: no function, a shape that is none, a result that is not one array.
 
     >>> import jax.numpy as jnp
@@ -67,6 +67,26 @@ def compile_for_browser(
     >>> program.output_shape, [operation["op"] for operation in program.document["operations"]]
     ((3,), ['matmul', 'map'])
     """
+    closed = _traced(function, shape)
+    builder = Builder()
+    z = builder.slot(shape, np.dtype(np.float32))
+    (result,) = _lower(closed.jaxpr, closed.consts, [z], builder)
+    output = builder.materialize(result)
+    return BrowserProgram(shape, result.shape, _document(builder, z.place, output.place, max_bytes))
+
+
+def javascript() -> str:
+    """The source of `program.js`, whose `compileProgram(document)` gives a function of z."""
+    return resources.files("vaejax.report").joinpath("program.js").read_text(encoding="utf-8")
+
+
+def encode_base64(array: np.ndarray) -> str:
+    """The bytes of an array, little-endian, as text that `decodeBase64` of `program.js` reads."""
+    return base64.b64encode(array.astype(array.dtype.newbyteorder("<")).tobytes()).decode("ascii")
+
+
+def _traced(function: Callable[[Array], Array], shape: Shape) -> Any:
+    """The jaxpr of a function of one array, with its constants."""
     check_callable("compile_for_browser: function", function)
     if not isinstance(shape, tuple):
         raise TypeError(f"compile_for_browser: shape must be a tuple such as (20,); got {shape!r}")
@@ -75,26 +95,21 @@ def compile_for_browser(
     closed = jax.make_jaxpr(function)(jax.ShapeDtypeStruct(shape, np.float32))
     if len(closed.out_avals) != 1:
         raise TypeError(f"compile_for_browser: function must return one array; got {len(closed.out_avals)}")
-    builder = Builder()
-    z = builder.slot(shape, np.dtype(np.float32))
-    (result,) = _lower(closed.jaxpr, closed.consts, [z], builder)
-    output = builder.materialize(result)
-    operations, used = _prune(builder.operations, {output.place})
+    return closed
+
+
+def _document(builder: Builder, source: int, output: int, max_bytes: int) -> dict[str, Any]:
+    """What the output depends on, from the slot of z to its own."""
+    operations, used = _prune(builder.operations, {output})
     constants = [pair for pair in builder.constants() if pair[0] in used]
     _check_size(sum(array.nbytes for _, array in constants), max_bytes)
-    document = {
-        "sizes": [size if index in {z.place, *used} else 0 for index, size in enumerate(builder.sizes)],
-        "input": z.place,
-        "output": output.place,
-        "constants": [[index, array.dtype.kind, _base64(array)] for index, array in constants],
+    return {
+        "sizes": [size if index in {source, *used} else 0 for index, size in enumerate(builder.sizes)],
+        "input": source,
+        "output": output,
+        "constants": [[index, array.dtype.kind, encode_base64(array)] for index, array in constants],
         "operations": operations,
     }
-    return BrowserProgram(shape, result.shape, document)
-
-
-def javascript() -> str:
-    """The source of `program.js`, whose `compileProgram(document)` gives a function of z."""
-    return resources.files("vaejax.report").joinpath("program.js").read_text(encoding="utf-8")
 
 
 def _lower(jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Value], builder: Builder) -> list[Value]:
@@ -181,14 +196,9 @@ def _prune(operations: list[dict[str, Any]], live: set[int]) -> tuple[list[dict[
     return kept[::-1], live
 
 
-def _base64(array: np.ndarray) -> str:
-    return base64.b64encode(array.astype(array.dtype.newbyteorder("<")).tobytes()).decode("ascii")
-
-
 def _check_size(stored: int, max_bytes: int) -> None:
     size = 4 * math.ceil(stored / 3)
     if size > max_bytes:
         raise UnsupportedOperation(
-            f"compile_for_browser: the constants of function must fit into {max_bytes / 1e6:g} MB of text; "
-            f"got {size / 1e6:.1f} MB (a smaller decoder, or a larger max_bytes)"
+            f"the decoder has {size / 1e6:.1f} MB of weights, and at most {max_bytes / 1e6:g} MB go into a page"
         )

@@ -17,9 +17,13 @@ const TABLEAU = ["#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f", "#edc948
 const classes = labels ? Math.max(data.names.length, ...labels.map((label) => label + 1)) : 0;
 const colour = (label) => (classes <= TABLEAU.length ? TABLEAU[label] : `hsl(${(360 * label) / classes} 62% 55%)`);
 const labelName = (label) => data.names[label] ?? String(label);
-const format = (value) => value.toFixed(2).replace("-", "\u2212");
+const format = (axis) => rounded(axis).replace("-", "\u2212");
 const style = (name) => getComputedStyle(root).getPropertyValue(name);
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
+// So many digits that a step of each slider is seen; a number that rounds to nothing has no sign.
+const narrowest = Math.min(...axes.map(({ low, high }) => high - low));
+const digits = clamp(2 - Math.floor(Math.log10(narrowest)), 2, 4);
+const rounded = (axis) => z[axis.latent].toFixed(digits).replace(/^-(?=[0.]*$)/, "");
 
 // What shows z, and is told once per frame.
 const views = [];
@@ -35,9 +39,23 @@ function changed() {
   });
 }
 
+// Whatever moves z, but the choice of a test example, leaves the one that was looked at.
 function move(values) {
+  leave();
   z.set(values);
   changed();
+}
+
+function moveAxis(axis, value) {
+  leave();
+  z[axis.latent] = value;
+  changed();
+}
+
+// All views at once, without waiting for a frame: colours have changed, or the page is about to be printed.
+function redraw() {
+  if (plane.across) drawPlane();
+  for (const show of views) show();
 }
 
 function create(tag, properties = {}, ...children) {
@@ -142,17 +160,17 @@ function row(axis, index, largest) {
   kl.style.setProperty("--share", largest > 0 ? Math.max(0, axis.kl) / largest : 0);
   const label = create("label", { htmlFor: name, textContent: axis.name, title: axis.name });
   const line = create("div", { className: "row" }, label, input, value, kl);
-  input.addEventListener("input", () => { z[axis.latent] = input.valueAsNumber; changed(); });
-  line.addEventListener("dblclick", () => { z[axis.latent] = data.mean[axis.latent]; changed(); });
+  input.addEventListener("input", () => moveAxis(axis, input.valueAsNumber));
+  line.addEventListener("dblclick", () => moveAxis(axis, data.mean[axis.latent]));
   views.push(() => {
     input.value = z[axis.latent];
-    value.textContent = format(z[axis.latent]);
+    value.textContent = format(axis);
     input.setAttribute("aria-valuetext", describe(axis));
   });
   return line;
 }
 
-const describe = (axis) => `${axis.name} ${z[axis.latent].toFixed(2)}`;
+const describe = (axis) => `${axis.name} ${rounded(axis)}`;
 
 function setUpSliders() {
   const largest = Math.max(...axes.map((axis) => axis.kl ?? 0));
@@ -163,59 +181,70 @@ function setUpSliders() {
   const place = (axis) => find(axis.dead && collapsed ? ".unused .sliders" : ".sliders-panel > .sliders");
   axes.forEach((axis, i) => place(axis).append(rows[i]));
   find(".unused").hidden = dead === 0 || !collapsed;
-  find(".unused summary").textContent = `${dead} unused latent${dead === 1 ? "" : "s"} (KL below ${data.dead} nats)`;
+  find(".unused summary").textContent = `${dead} unused latent${dead === 1 ? "" : "s"} (KL at most ${data.dead} nats)`;
   find(".sliders-panel").classList.toggle("no-kl", axes.every((axis) => axis.kl === null));
-  views.push(() => { find(".readout").textContent = `z = (${Array.from(z, format).join(", ")})`; });
+  const inOrder = [...axes].sort((a, b) => a.latent - b.latent);
+  views.push(() => { find(".readout").textContent = `z = (${inOrder.map(format).join(", ")})`; });
 }
 
 // Reset, random, test examples
 
-const example = { current: null };
+const example = { current: null, last: null };
 const original = (index) => originals.subarray(index * size, (index + 1) * size);
 
 function choose(index) {
-  if (!Number.isInteger(index)) return;
-  example.current = ((index % count) + count) % count;
-  move(codes.subarray(example.current * z.length, (example.current + 1) * z.length));
-  find(".examples input").value = example.current;
-  find(".examples .label").textContent = labels ? labelName(labels[example.current]) : "";
-  const canvas = find(".original");
+  const chosen = ((index % count) + count) % count;
+  move(codes.subarray(chosen * z.length, (chosen + 1) * z.length));
+  example.current = example.last = chosen;
+  find(".examples input").value = chosen;
+  find(".examples .label").textContent = labels ? labelName(labels[chosen]) : "";
   if (!originals) return;
   if (!image) return void (find("figcaption").textContent = "mean of p(x|z), and the test example as a line");
-  canvas.hidden = false;
-  paintImage(canvas, original(example.current));
+  find(".original").style.visibility = "visible";
+  paintImage(find(".original"), original(chosen));
 }
 
-// No test example is looked at any more.
+// No test example is looked at any more; the room of its picture stays, so that nothing jumps under a finger.
 function leave() {
+  if (example.current === null) return;
   example.current = null;
   find(".examples input").value = "";
   find(".examples .label").textContent = "";
-  find(".original").hidden = true;
+  find(".original").style.visibility = "hidden";
   find("figcaption").textContent = "mean of p(x|z)";
+}
+
+// A box that was emptied names no test example.
+function chooseTyped(number) {
+  if (Number.isNaN(number)) leave();
+  else choose(clamp(Math.round(number), 0, count - 1));
+  changed();
 }
 
 // A standard normal by Box and Muller; 1 - random is never 0.
 const normal = () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
 
 function setUpActions() {
-  find(".reset").addEventListener("click", () => { leave(); move(data.mean); });
+  find(".reset").addEventListener("click", () => move(data.mean));
   const drawn = () => data.mean.map((mean, i) => mean + data.scale[i] * normal());
-  find(".random").addEventListener("click", () => { leave(); move(drawn()); });
+  find(".random").addEventListener("click", () => move(drawn()));
   if (!count) return;
   find(".examples").hidden = false;
+  find(".original").hidden = !(originals && image);
+  find(".original").style.visibility = "hidden";
   if (image) [find(".original").height, find(".original").width] = image;
   const input = find(".examples input");
   input.max = count - 1;
-  input.addEventListener("change", () => choose(clamp(Math.round(input.valueAsNumber), 0, count - 1)));
-  find(".previous").addEventListener("click", () => choose((example.current ?? 0) - 1));
-  find(".next").addEventListener("click", () => choose((example.current ?? -1) + 1));
+  input.addEventListener("change", () => chooseTyped(input.valueAsNumber));
+  find(".previous").addEventListener("click", () => choose((example.last ?? 0) - 1));
+  find(".next").addEventListener("click", () => choose((example.last ?? -1) + 1));
 }
 
 setUpPicture();
 setUpSliders();
 setUpPlane();
 setUpActions();
+for (const query of ["(prefers-color-scheme: dark)", "print"]) matchMedia(query).addEventListener("change", redraw);
 changed();
 
 // For tests, and for whoever opens the console.

@@ -1,10 +1,10 @@
 """The latent explorer: a page in which the decoder runs, with sliders and a plane to move z. It needs no network."""
 
-import base64
 import json
 import math
 import re
 from collections.abc import Sequence
+from html import escape
 from importlib import resources
 from string import Template
 from typing import Any, NamedTuple
@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vaejax.checks import check_count
-from vaejax.report.browser import BrowserProgram, javascript
+from vaejax.report.browser import BrowserProgram, encode_base64, javascript
 from vaejax.types import ArrayLike, Shape
 
-# Below it a latent is called unused: nats.
+# Nats. A latent that does not have more is called unused.
 DEAD_KL = 0.01
 
 
@@ -30,34 +30,55 @@ class LatentAxis(NamedTuple):
 
 
 def latent_axes(
-    size: int, kl_per_axis: ArrayLike | None = None, codes: ArrayLike | None = None, *, limit: float = 3.0
+    size: int, kl_per_axis: ArrayLike | None = None, codes: ArrayLike | None = None, *, limit: float | None = 3.0
 ) -> tuple[LatentAxis, ...]:
-    """An axis for each latent, those of the largest KL first.
+    """An axis for each latent, those that say most first.
 
     Args:
       size: the number of latents.
-      kl_per_axis: `[size]` in nats; in their own order where None.
-      codes: `[n, size]` of examples, which are then inside of every axis' range.
-      limit: a range goes at least from minus to plus this.
+      kl_per_axis: `[size]` in nats; where None, the order is by the variance of the codes, if there are any.
+      codes: `[n, *Z]` of examples, which are then inside of every axis' range.
+      limit: a range goes at least from minus to plus this; where None, as without a prior, each goes as far as its
+        codes do.
 
     Raises:
-      ValueError: shapes that do not fit.
+      ValueError: shapes that do not fit; neither codes nor a limit.
 
     >>> [(axis.name, axis.kl) for axis in latent_axes(2, [0.5, 1.5])]
     [('z[1]', 1.5), ('z[0]', 0.5)]
+    >>> [(axis.name, axis.low, axis.high) for axis in latent_axes(2, codes=[[0.1, 20.0], [0.3, 90.0]], limit=None)]
+    [('z[1]', 18.0, 92.0), ('z[0]', 0.09, 0.31)]
     """
     check_count("latent_axes: size", size)
     kls = None if kl_per_axis is None else _shaped("latent_axes: kl_per_axis", kl_per_axis, (size,))
-    farthest = np.full(size, limit)
-    if codes is not None and len(np.asarray(codes)):
-        farthest = np.maximum(limit, np.max(np.abs(np.asarray(codes, float).reshape(-1, size)), axis=0))
-    # Halves, so that ticks and steps are round.
-    farthest = np.ceil(2 * farthest) / 2
-    order = range(size) if kls is None else np.argsort(-kls, kind="stable").tolist()
+    flat = None if codes is None or not len(np.asarray(codes)) else _rows("latent_axes: codes", codes, size)
+    low, high = _own_ranges(flat) if limit is None else _even_ranges(flat, limit, size)
+    weight = kls if kls is not None else np.zeros(size) if flat is None else flat.var(axis=0)
     return tuple(
-        LatentAxis(i, f"z[{i}]", -float(farthest[i]), float(farthest[i]), None if kls is None else float(kls[i]))
-        for i in order
+        LatentAxis(i, f"z[{i}]", float(low[i]), float(high[i]), None if kls is None else float(kls[i]))
+        for i in np.argsort(-weight, kind="stable").tolist()
     )
+
+
+def _even_ranges(codes: np.ndarray | None, limit: float, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """From minus to plus the limit or the farthest code, in halves, so that ticks and steps are round."""
+    farthest = np.full(size, limit) if codes is None else np.maximum(limit, np.max(np.abs(codes), axis=0))
+    high = np.ceil(2 * farthest) / 2
+    return -high, high
+
+
+def _own_ranges(codes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """From the least code to the greatest with a little room, to two digits of what lies between."""
+    if codes is None:
+        raise ValueError("latent_axes: limit must be a number where there are no codes; got None")
+    low, high = codes.min(axis=0), codes.max(axis=0)
+    span = high - low
+    # A latent that is the same in all codes is moved as far as the widest is.
+    still = span <= 1e-6 * (span.max() or 1.0)
+    span = np.where(still, span.max() or 1.0, span)
+    room = np.where(still, span / 2, span / 50)
+    units = 10.0 ** (1 - np.floor(np.log10(span)))
+    return np.floor((low - room) * units) / units, np.ceil((high + room) * units) / units
 
 
 def explorer_html(
@@ -73,6 +94,9 @@ def explorer_html(
     originals: ArrayLike | None = None,
     mean: ArrayLike = 0.0,
     scale: ArrayLike = 1.0,
+    law: str = "the prior",
+    dead: float = DEAD_KL,
+    heading_level: int = 3,
     element_id: str = "latent-explorer",
 ) -> str:
     """The explorer as a `<section>` to put into a page, with all that it needs inside.
@@ -87,12 +111,15 @@ def explorer_html(
       labels: `[n]`, integers that colour the dots.
       label_names: of the labels.
       originals: `[n, *E]`, the examples as the decoder should give them; only with codes.
-      mean: of the law from which random z are drawn, and where the explorer begins; broadcast to z.
+      mean: of the normal law from which random z are drawn, and where the explorer begins; broadcast to z.
       scale: its standard deviation.
+      law: its name, as in "a draw from the prior".
+      dead: a latent whose KL is known and not above this is put away as unused: nats.
+      heading_level: 2 where the explorer is a part of the page itself, 3 where it lies in a section of it.
       element_id: of the section. One page may hold several; `window.vaejaxExplorer` is then the last one's.
 
     Raises:
-      ValueError: shapes that do not fit the program, axes that are not every latent once, an id that is none.
+      ValueError: shapes that do not fit the program, axes that are not every latent once, no id, no level.
 
     >>> from vaejax.report.browser import compile_for_browser
     >>> program = compile_for_browser(lambda z: z * 2, (2,))
@@ -102,26 +129,27 @@ def explorer_html(
     size, outputs = math.prod(program.input_shape), math.prod(program.output_shape)
     _check_axes(axes, size)
     _check_look(image_shape, outputs, black, white)
-    if not re.fullmatch(r"[A-Za-z][\w-]*", element_id):
-        raise ValueError(
-            f"explorer_html: element_id must be a letter and then letters, digits, - or _; got {element_id!r}"
-        )
-    examples = _examples(codes, labels, originals, (size, outputs))
-    shown = [{**axis._asdict(), "dead": axis.kl is not None and axis.kl < DEAD_KL} for axis in axes]
+    _check_place(element_id, heading_level)
+    everywhere = lambda array: np.broadcast_to(np.asarray(array, float), program.input_shape).ravel().tolist()
     data = {
         "program": program.document,
-        "axes": shown,
-        "dead": DEAD_KL,
+        "axes": [{**axis._asdict(), "dead": axis.kl is not None and axis.kl <= dead} for axis in axes],
+        "dead": float(dead),
         "image": None if image_shape is None else list(image_shape),
         "black": float(black),
         "white": float(white),
         "names": list(label_names),
-        "mean": np.broadcast_to(np.asarray(mean, float), program.input_shape).ravel().tolist(),
-        "scale": np.broadcast_to(np.asarray(scale, float), program.input_shape).ravel().tolist(),
-        **examples,
+        "mean": everywhere(mean),
+        "scale": everywhere(scale),
+        **_examples(codes, labels, originals, (size, outputs)),
     }
+    return _filled(data, id=element_id, heading=f"h{int(heading_level)}", law=escape(law))
+
+
+def _filled(data: dict[str, Any], **words: str) -> str:
+    """The explorer around its data."""
     return Template(_read("explorer.html")).substitute(
-        id=element_id,
+        words,
         style=_read("explorer.css"),
         # A name in the data must not end the script.
         data=json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
@@ -135,13 +163,11 @@ def _examples(codes: Any, labels: Any, originals: Any, sizes: tuple[int, int]) -
             raise ValueError("explorer_html: labels and originals must come with codes; got none")
         return {"codes": None, "labels": None, "originals": None}
     count = len(np.asarray(codes))
-    rows = lambda name, array, size: _shaped(
-        f"explorer_html: {name}", np.reshape(array, (len(array), -1)), (count, size)
-    )
+    bits = lambda name, array, size: encode_base64(_rows(f"explorer_html: {name}", array, size, count).astype("f4"))
     return {
-        "codes": _base64(rows("codes", np.asarray(codes), sizes[0])),
+        "codes": bits("codes", codes, sizes[0]),
         "labels": None if labels is None else _shaped("explorer_html: labels", labels, (count,)).astype(int).tolist(),
-        "originals": None if originals is None else _base64(rows("originals", np.asarray(originals), sizes[1])),
+        "originals": None if originals is None else bits("originals", originals, sizes[1]),
     }
 
 
@@ -165,6 +191,21 @@ def _check_look(image_shape: Shape | None, outputs: int, black: float, white: fl
         raise ValueError(f"explorer_html: black and white must be two finite numbers; got {black} and {white}")
 
 
+def _check_place(element_id: str, heading_level: int) -> None:
+    if not re.fullmatch(r"[A-Za-z][\w-]*", element_id):
+        raise ValueError(
+            f"explorer_html: element_id must be a letter and then letters, digits, - or _; got {element_id!r}"
+        )
+    if heading_level not in range(1, 7):
+        raise ValueError(f"explorer_html: heading_level must be from 1 to 6; got {heading_level!r}")
+
+
+def _rows(name: str, array: Any, size: int, count: int | None = None) -> np.ndarray:
+    """An array of so many numbers per example as `[n, size]`."""
+    array = np.asarray(array, float)
+    return _shaped(name, array.reshape(len(array), -1), (len(array) if count is None else count, size))
+
+
 def _shaped(name: str, array: Any, shape: Shape) -> np.ndarray:
     array = np.asarray(array, float)
     if array.shape != shape:
@@ -172,10 +213,6 @@ def _shaped(name: str, array: Any, shape: Shape) -> np.ndarray:
     if not np.all(np.isfinite(array)):
         raise ValueError(f"{name} must be finite; got NaN or infinity")
     return array
-
-
-def _base64(array: np.ndarray) -> str:
-    return base64.b64encode(array.astype("<f4").tobytes()).decode("ascii")
 
 
 def _read(name: str) -> str:

@@ -12,6 +12,8 @@ from vaejax.types import ArrayLike
 
 # Between images, and where there is none.
 GAP = "#5b7fa6"
+# A curve of so few points has a marker at each: one alone would not be seen.
+FEW = 10
 
 
 def is_image(shape: Sequence[int]) -> bool:
@@ -105,7 +107,7 @@ def learning_curves(steps: Sequence[int], curves: Mapping[str, ArrayLike]) -> Fi
     # A penalty that is always 0 says nothing.
     curves = {name: values for name, values in curves.items() if np.any(values)} or curves
     for name, values in curves.items():
-        axes.plot(steps, values, label=name)
+        draw_curve(axes, steps, values, name)
     axes.set_xlabel("step")
     axes.set_ylabel("nats per example")
     axes.set_title("training, mean over an epoch", fontsize=10)
@@ -122,12 +124,17 @@ def learning_curves(steps: Sequence[int], curves: Mapping[str, ArrayLike]) -> Fi
     return figure
 
 
+def draw_curve(axes: Axes, steps: Sequence[int] | ArrayLike, values: ArrayLike, name: str) -> None:
+    """Draw one figure over the steps into `axes`."""
+    axes.plot(steps, values, marker="o" if len(np.asarray(values)) <= FEW else None, markersize=3, label=name)
+
+
 def overlaid_curves(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], label: str) -> Figure:
     """One figure over the steps of several runs: steps and values by the name of the run."""
     figure = new_figure(5.6, 3.4)
     axes = figure.subplots()
     for name, (steps, values) in curves.items():
-        axes.plot(steps, values, label=name)
+        draw_curve(axes, steps, values, name)
     settled = [np.asarray(values)[len(np.asarray(values)) // 50 :] for _, values in curves.values()]
     low, high = (float(pick(np.concatenate(settled))) for pick in (np.nanmin, np.nanmax))
     margin = 0.05 * (high - low) or 1.0

@@ -57,7 +57,7 @@ def lower(equation: Any, inputs: Sequence[Value], builder: Builder) -> Sequence[
         return [builder.elementwise("int_div" if name == "div" and whole else name, inputs, shape, dtype)]
     if name in WRITERS:
         return [WRITERS[name](builder, inputs, shape, dtype, parameters)]
-    raise unsupported(name)
+    raise unsupported(f"the operation {name} of JAX")
 
 
 def _move(equation: Any, inputs: Sequence[Value], builder: Builder) -> list[Value]:
@@ -104,7 +104,7 @@ def _clamp(builder: Builder, inputs: Sequence[Value], shape: Shape, dtype: Any, 
 def _logical(name: str) -> Writer:
     def write(builder: Builder, inputs: Sequence[Value], shape: Shape, dtype: Any, _: Any) -> Value:
         if dtype != jnp.bool_:
-            raise unsupported(f"bits of {dtype}")
+            raise unsupported(f"the bits of {dtype}")
         return builder.elementwise(name, inputs, shape, dtype)
 
     return write
@@ -153,7 +153,7 @@ def _convolve(builder: Builder, inputs: Sequence[Value], shape: Shape, dtype: An
     left, right, out = parameters["dimension_numbers"]
     if len(left) not in {3, 4} or parameters["batch_group_count"] != 1:
         raise unsupported(
-            f"conv_general_dilated of {len(left) - 2} axes, batch groups {parameters['batch_group_count']}"
+            f"a convolution of {len(left) - 2} axes in {parameters['batch_group_count']} groups of the batch"
         )
     x = builder.transpose(inputs[0], [left[0], *left[2:], left[1]])
     kernel = builder.transpose(inputs[1], [*right[2:], right[1], right[0]])

@@ -6,11 +6,14 @@ from html import escape
 from importlib import resources
 from typing import NamedTuple
 
+# Characters that have room beside a label on the narrowest card.
+UNBROKEN = 24
 
-class Verdict(NamedTuple):
+
+class Headline(NamedTuple):
     """What a reader should know first."""
 
-    headline: str
+    text: str
     sentences: Sequence[str] = ()
     tone: str = "good"  # good, warn or bad: the colour of its edge
 
@@ -46,10 +49,10 @@ def page(title: str, subtitle: str, *parts: str) -> str:
 """
 
 
-def verdict(said: Verdict) -> str:
-    """The verdict, in a box."""
+def headline(said: Headline) -> str:
+    """The headline and its sentences, in a box."""
     sentences = "".join(f"<p>{escape(each)}</p>\n" for each in said.sentences)
-    return f'<div class="verdict {said.tone}">\n<p class="headline">{escape(said.headline)}</p>\n{sentences}</div>\n'
+    return f'<div class="verdict {said.tone}">\n<p class="headline">{escape(said.text)}</p>\n{sentences}</div>\n'
 
 
 def section(title: str, content: str) -> str:
@@ -67,15 +70,18 @@ def cards(parts: Iterable[tuple[str, Mapping[str, str], Sequence[str]]]) -> str:
     ).join(('<div class="sections">\n', "</div>\n"))
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """A table whose first row is the header."""
+def table(rows: Sequence[Sequence[str]], name: str = "") -> str:
+    """A table whose first row is the header; `name` is read aloud, the header's words where it is empty."""
+    name = name or ", ".join(rows[0])
     header, *body = ([escape(cell) for cell in row] for row in rows)
     head = "".join(f'<th scope="col">{cell}</th>' for cell in header)
     lines = "".join(
         f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>\n' for row in body
     )
     return (
-        f'<div class="wide">\n<table class="numbers">\n<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}</tbody>\n'
+        # A keyboard must reach what scrolls.
+        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(name)}">\n'
+        f'<table class="numbers">\n<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}</tbody>\n'
         "</table>\n</div>\n"
     )
 
@@ -85,12 +91,12 @@ def details(title: str, rows: Mapping[str, str]) -> str:
     return f"<details>\n<summary>{escape(title)}</summary>\n{_rows(rows)}</details>\n" if rows else ""
 
 
-def pictures(images: Sequence[tuple[bytes, str]]) -> str:
-    """PNG images with what they show, inside the page."""
+def pictures(images: Sequence[tuple[bytes, str, str]]) -> str:
+    """PNG images inside the page, each with its caption, and with what it is in a few words where it is not seen."""
     return "".join(
-        f'<figure>\n<img src="data:image/png;base64,{base64.b64encode(content).decode()}" '
-        f'alt="{escape(caption)}">\n<figcaption>{escape(caption)}</figcaption>\n</figure>\n'
-        for content, caption in images
+        f'<figure>\n<img src="data:image/png;base64,{base64.b64encode(png).decode()}" '
+        f'alt="{escape(alt)}">\n<figcaption>{escape(caption)}</figcaption>\n</figure>\n'
+        for png, caption, alt in images
     ).join(('<div class="pictures">\n', "</div>\n") if images else ("", ""))
 
 
@@ -99,8 +105,15 @@ def footer(text: str) -> str:
     return f"<footer>\n<p>{escape(text)}</p>\n</footer>\n"
 
 
+def _unbroken(value: str) -> str:
+    """A number that stays on one line with its error and, where it is short, with its unit."""
+    return value.replace(" ", "\u00a0") if len(value) <= UNBROKEN else value.replace(" ± ", "\u00a0±\u00a0")
+
+
 def _rows(rows: Mapping[str, str], kind: str = "") -> str:
+    fitted = _unbroken if kind == "numbers" else str
     lines = "".join(
-        f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>\n' for name, value in rows.items()
+        f'<tr><th scope="row">{escape(name)}</th><td>{escape(fitted(value))}</td></tr>\n'
+        for name, value in rows.items()
     )
     return f'<table class="{kind}">\n{lines}</table>\n' if rows else ""

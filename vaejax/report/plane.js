@@ -71,15 +71,15 @@ function setUpLayers() {
 }
 
 function ticks({ low, high }) {
-  const steps = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100];
-  const step = steps.find((each) => (high - low) / each <= 8) ?? (high - low) / 8;
+  const power = 10 ** Math.floor(Math.log10((high - low) / 8));
+  const step = [1, 2, 5, 10].map((each) => each * power).find((each) => (high - low) / each <= 8.001);
   const [first, last] = [Math.ceil(low / step), Math.floor(high / step)];
   return Array.from({ length: last - first + 1 }, (_, i) => (first + i) * step);
 }
 
 function drawGrid(context, width, height, x, y) {
   const line = (value, ...points) => {
-    context.strokeStyle = style(Math.abs(value) < 1e-9 ? "--muted" : "--line");
+    context.strokeStyle = style(value === 0 ? "--muted" : "--line");
     context.beginPath();
     context.moveTo(points[0], points[1]);
     context.lineTo(points[2], points[3]);
@@ -105,23 +105,24 @@ function drawGrid(context, width, height, x, y) {
 
 function drag(event) {
   const box = find(".plane").getBoundingClientRect();
-  z[plane.across.latent] = at(plane.across, (event.clientX - box.left) / box.width);
-  z[plane.up.latent] = at(plane.up, 1 - (event.clientY - box.top) / box.height);
-  changed();
+  moveAxis(plane.across, at(plane.across, (event.clientX - box.left) / box.width));
+  moveAxis(plane.up, at(plane.up, 1 - (event.clientY - box.top) / box.height));
 }
 
-const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
+const STEP = 1 / 120, FAR = 1 / 12;
+// Parts of an axis that a key moves along it; the edges are a whole one away, or less.
+const KEYS = {
+  ArrowLeft: ["across", -STEP], ArrowRight: ["across", STEP], ArrowDown: ["up", -STEP], ArrowUp: ["up", STEP],
+  PageDown: ["up", -FAR], PageUp: ["up", FAR], Home: ["across", -Infinity], End: ["across", Infinity],
+};
 
 function nudge(event) {
-  const [across, up] = ARROWS[event.key] ?? [0, 0];
-  if (event.key === "Home") for (const axis of [plane.across, plane.up]) z[axis.latent] = data.mean[axis.latent];
-  else if (across || up) {
-    const steps = event.shiftKey ? 1 / 12 : 1 / 120;
-    z[plane.across.latent] = at(plane.across, share(plane.across, z[plane.across.latent]) + across * steps);
-    z[plane.up.latent] = at(plane.up, share(plane.up, z[plane.up.latent]) + up * steps);
-  } else return;
+  if (!(event.key in KEYS) || event.altKey || event.ctrlKey || event.metaKey) return;
+  const [direction, part] = KEYS[event.key];
+  const axis = plane[direction];
+  const far = event.shiftKey && Math.abs(part) === STEP ? FAR / STEP : 1;
+  moveAxis(axis, at(axis, share(axis, z[axis.latent]) + far * part));
   event.preventDefault();
-  changed();
 }
 
 function showHandle() {
@@ -132,7 +133,7 @@ function showHandle() {
   handle.setAttribute("aria-label", `plane of ${across.name} and ${up.name}`);
   handle.setAttribute("aria-valuemin", across.low);
   handle.setAttribute("aria-valuemax", across.high);
-  handle.setAttribute("aria-valuenow", z[across.latent].toFixed(2));
+  handle.setAttribute("aria-valuenow", rounded(across));
   handle.setAttribute("aria-valuetext", `${describe(across)}, ${describe(up)}`);
 }
 
@@ -151,13 +152,11 @@ function setUpPlane() {
   });
   area.addEventListener("pointermove", (event) => { if (area.hasPointerCapture(event.pointerId)) drag(event); });
   area.addEventListener("dblclick", () => {
-    for (const axis of [plane.across, plane.up]) z[axis.latent] = data.mean[axis.latent];
-    changed();
+    for (const axis of [plane.across, plane.up]) moveAxis(axis, data.mean[axis.latent]);
   });
   find(".handle").addEventListener("keydown", nudge);
   views.push(showHandle);
   new ResizeObserver(drawPlane).observe(area);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { drawPlane(); changed(); });
   setUpChoice();
   setUpLayers();
   setUpLegend();

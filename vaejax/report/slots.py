@@ -115,8 +115,9 @@ class Builder:
 
 
 def unsupported(what: str) -> UnsupportedOperation:
-    """The error for a primitive."""
-    return UnsupportedOperation(f"compile_for_browser: function must do without {what!r}, which no browser program has")
+    """The error for what no program has."""
+    # Also for the readers of a page, who know of no function and no argument.
+    return UnsupportedOperation(f"the decoder uses {what}, which cannot run in a page")
 
 
 def _as_float32(array: Any) -> np.ndarray:
