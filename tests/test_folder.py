@@ -8,18 +8,20 @@ import re
 import resource
 import shutil
 import signal
+import threading
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from vaejax import experiment, folder, run, trainer, training
+from vaejax import durable, experiment, folder, run, trainer, training
 from vaejax.program import make_program
 from vaejax.settings import Running
 
 tiny = experiment.load_experiment(str(Path(__file__).with_name("tiny.py")))
 STOPPED_AT = 31
+CONFIG = {"experiment": "any", "settings": {"a": 1}, "data": {}, "versions": {}, "devices": []}
 
 
 @pytest.fixture(autouse=True)
@@ -81,10 +83,10 @@ class limited:
 
 def test_a_run_that_begins_while_another_is_under_way_gets_the_next_number(tmp_path):
     with contextlib.ExitStack() as stack:
-        names = [stack.enter_context(folder.open_folder(tmp_path / "runs", Running(), {"a": 1})).name for _ in range(3)]
+        names = [stack.enter_context(folder.open_folder(tmp_path / "runs", Running(), CONFIG)).name for _ in range(3)]
     assert names == ["001", "002", "003"]
     # What was made and never finished goes on, the newest first.
-    with folder.open_folder(tmp_path / "runs", Running(), {"a": 1}) as path:
+    with folder.open_folder(tmp_path / "runs", Running(), CONFIG) as path:
         assert path.name == "003"
 
 
@@ -104,6 +106,50 @@ def test_runs_without_an_output_are_numbered_and_go_on(tmp_path, monkeypatch, ca
     assert tiny.train(None, "--resume") == 2
     assert error_of(capsys) == "resume: runs/tiny has no unfinished run of these settings"
     assert {path.name for path in runs.iterdir()} == {"001", "002"}
+
+
+def test_a_folder_with_no_more_than_what_a_killed_run_leaves_is_taken(tmp_path):
+    for name in ("lock", ".config.json.1a2b3c4d.draft"):
+        (tmp_path / name).touch()
+    with folder.open_folder(tmp_path, Running(output=str(tmp_path)), CONFIG) as path:
+        assert folder.read_config(path) == CONFIG
+
+
+def test_what_a_config_does_not_say_is_named(tmp_path):
+    for name in CONFIG:
+        for content in ({each: value for each, value in CONFIG.items() if each != name}, {**CONFIG, name: 3}):
+            (tmp_path / "config.json").write_text(json.dumps(content))
+            with pytest.raises(ValueError, match=f"config.json is damaged: it does not say {name}$"):
+                folder.read_config(tmp_path)
+    there = {**CONFIG, "settings": {"b": 2}}
+    assert folder.differences(there, CONFIG, with_soft=True) == [
+        "a is not said there and 1 here", "b is 2 there and not said here"
+    ]  # fmt: skip
+
+
+def test_two_that_write_a_file_at_once_leave_one_of_both_whole(tmp_path):
+    path = tmp_path / "x.json"
+    contents = [bytes([letter]) * 200_000 for letter in b"abcd"]
+    writers = [threading.Thread(target=durable.write_durably, args=(path, each)) for each in contents * 5]
+    errors = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(threading, "excepthook", errors.append)
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join()
+    assert not errors
+    assert path.read_bytes() in contents
+    assert [each.name for each in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_what_cannot_be_written_durably_is_named_and_leaves_what_was_there(tmp_path):
+    path = tmp_path / "x.json"
+    durable.write_durably(path, b"before")
+    with limited(10), pytest.raises(OSError, match="File too large") as failure:
+        durable.write_durably(path, bytes(1000))
+    assert failure.value.filename == str(path)
+    assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("x.json", b"before")]
 
 
 def test_a_folder_with_anything_else_in_it_is_left_alone(tmp_path, capsys):

@@ -135,6 +135,8 @@ def test_all_chunks_are_one_program():
     [
         ({"count": 0}, ValueError, "count must be at least 1; got 0"),
         ({"count": -3}, ValueError, "count must be at least 1; got -3"),
+        ({"count": 2**32}, ValueError, "count must be at most 4,294,967,295, since samples after it would repeat"),
+        ({"count": 10**30}, ValueError, "count must be at most"),
         ({"count": 2.5}, TypeError, "count must be an integer; got float 2.5"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
         ({"temperature": 0.0}, ValueError, "temperature must be positive"),
@@ -209,10 +211,10 @@ def test_a_point_has_no_kl():
     point = nets.Model(None, lambda params, x: vaejax.Delta(encode(params, x).mean), decode)
     chosen = making.choose(EXPERIMENT.dataset, "test", [0])
     (chunk,) = making.encode(KEY, experiment_of(model=point), PARAMS, chosen, draw=False)
-    assert "kl_per_axis" not in chunk
-    assert not chunk["variance"].any()
-    assert making.mean_kl_per_axis(experiment_of(model=point), PARAMS) is None
-    assert making.live_axes(experiment_of(model=point), PARAMS).tolist() == [0, 1, 2]
+    assert not {"kl_per_axis", "variance"} & set(chunk)
+    found = making.read_codes(experiment_of(model=point), PARAMS)
+    assert found.kl is None
+    assert making.live_axes(found).tolist() == [0, 1, 2]
     no_posterior = nets.Model(None, lambda params, x: (x, x), decode)
     with pytest.raises(TypeError, match="encode must return a distribution"):
         making.encode(KEY, experiment_of(model=no_posterior), PARAMS, chosen, draw=False)
@@ -343,7 +345,7 @@ def test_a_traversal_moves_one_latent_at_a_time_those_first_that_tell_most():
     found = whole(making.traverse(EXPERIMENT, PARAMS, num_steps=4, low=-2, high=1, batch_size=3), at_most=3)
     assert found["axis"].tolist() == [2] * 4 + [0] * 4  # and the second is dead
     assert found["value"].tolist() == [-2, -1, 0, 1] * 2
-    expected = np.zeros((8, 3))
+    expected = np.tile(np.median(codes(), axis=0), (8, 1))
     expected[np.arange(8), found["axis"]] = found["value"]
     np.testing.assert_allclose(found["z"], expected, atol=1e-7)
     np.testing.assert_allclose(found["x"], decode(PARAMS, jnp.asarray(found["z"])).mean, rtol=1e-5)
@@ -351,24 +353,53 @@ def test_a_traversal_moves_one_latent_at_a_time_those_first_that_tell_most():
 
 def test_a_traversal_starts_where_it_is_told():
     code = making.encode_means(EXPERIMENT, PARAMS, making.choose(EXPERIMENT.dataset, "test", [4]))[0]
-    of_example = whole(making.traverse(EXPERIMENT, PARAMS, axes=[1], start=4, num_steps=2))["z"]
+    range_ = {"low": -3, "high": 3, "num_steps": 2}
+    of_example = whole(making.traverse(EXPERIMENT, PARAMS, axes=[1], start=4, **range_))["z"]
     np.testing.assert_allclose(of_example, [[code[0], -3, code[2]], [code[0], 3, code[2]]], rtol=1e-6)
-    of_latent = whole(making.traverse(EXPERIMENT, PARAMS, axes=[0], start=np.array([9.0, 8.0, 7.0]), num_steps=2))["z"]
+    of_latent = whole(making.traverse(EXPERIMENT, PARAMS, axes=[0], start=np.array([9.0, 8.0, 7.0]), **range_))["z"]
     assert of_latent.tolist() == [[-3, 8, 7], [3, 8, 7]]
-    shifted = experiment_of(prior=lambda params: vaejax.Normal(jnp.array([1.0, 2.0, 3.0]), 1.0))
-    assert whole(making.traverse(shifted, PARAMS, axes=[0], num_steps=2))["z"].tolist() == [[-3, 2, 3], [3, 2, 3]]
-    none = experiment_of(prior=None)
-    assert whole(making.traverse(none, PARAMS, axes=[0], num_steps=2))["z"].tolist() == [[-3, 0, 0], [3, 0, 0]]
+
+
+def codes():
+    """The posterior means of all test examples."""
+    return np.asarray(encode(PARAMS, prepared(range(N))).mean)
+
+
+def test_a_traversal_goes_over_what_the_codes_have():
+    found = whole(making.traverse(EXPERIMENT, PARAMS, axes=[2, 0], num_steps=3))
+    ends = np.percentile(codes(), [1, 99], axis=0)[:, [2, 0]].T
+    expected = np.stack([ends[:, 0], ends.mean(axis=1), ends[:, 1]], axis=1).ravel()
+    np.testing.assert_allclose(found["value"], expected, rtol=1e-5)
+    np.testing.assert_allclose(found["z"][:3, 2], expected[:3], rtol=1e-5)
+    low = whole(making.traverse(EXPERIMENT, PARAMS, axes=[2, 0], low=-50, num_steps=2))["value"]
+    np.testing.assert_allclose(low, [-50, ends[0, 1], -50, ends[1, 1]], rtol=1e-5)
+    with pytest.raises(ValueError, match=r"low must be below high: the codes go from .*; got 50 and None"):
+        making.traverse(EXPERIMENT, PARAMS, low=50)
+
+
+def test_the_codes_are_read_once():
+    reads = []
+
+    def read(rows):
+        reads.extend(rows.tolist())
+        return IMAGES[rows]
+
+    lazy = experiment_of(data.Lazy(read, IMAGES.shape, IMAGES.dtype, ""))
+    found = making.read_codes(lazy, PARAMS)
+    np.testing.assert_allclose(found.means, codes(), rtol=1e-5, atol=1e-6)
+    whole(making.traverse(lazy, PARAMS, start=2, num_steps=2, codes=found))
+    assert reads == list(range(N))
 
 
 def test_dead_latents_are_named():
-    kl = making.mean_kl_per_axis(EXPERIMENT, PARAMS)
+    found = making.read_codes(EXPERIMENT, PARAMS)
+    kl = found.kl
     each = whole(making.encode(KEY, EXPERIMENT, PARAMS, making.choose(EXPERIMENT.dataset, "test"), draw=False))[
         "kl_per_axis"
     ]
     np.testing.assert_allclose(kl, each.mean(axis=0), rtol=1e-5)
     assert making.dead_axes(kl) == [1]
-    assert making.live_axes(EXPERIMENT, PARAMS).tolist() == [2, 0]
+    assert making.live_axes(found).tolist() == [2, 0]
     assert making.dead_axes([0.01, 0.011, np.nan]) == [0, 2]
     making.check_live([0, 2], kl)
     with pytest.raises(ValueError, match=r"^latent 1 is dead: its KL is 0 nats.*; live are 2, 0$"):
@@ -388,7 +419,7 @@ def test_dead_latents_are_named():
         ({"axes": [0], "low": 3, "high": -3}, ValueError, "low must be below high.*got 3 and -3"),
         ({"axes": [0], "num_steps": 1}, ValueError, "num_steps must be at least 2"),
         ({"axes": [0], "start": np.zeros(2)}, ValueError, r"start must be one finite latent of shape \(3,\)"),
-        ({"axes": [0], "start": 23}, ValueError, "numbers must be from 0 to 22"),
+        ({"axes": [0], "start": 23}, ValueError, "start must be from 0 to 22, the test examples; got 23"),
     ],
 )
 def test_traversals_that_there_are_not(wanted, error, message):

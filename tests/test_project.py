@@ -110,7 +110,7 @@ ROOMS = {
         },
         {"jax", "numpy"},
     ),
-    "data_report": ({"data", "report"}, {"numpy", "matplotlib"}),
+    "data_report": ({"checks", "data", "report"}, {"numpy", "matplotlib"}),
     "sweep_report": ({"evaluation", "report"}, {"numpy"}),
     "sweep": (
         {

@@ -165,7 +165,7 @@ def test_what_cannot_be_replayed_is_one_line(trained, tmp_path, capsys):
     folder, path = trained
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "config.json").write_text(
-        json.dumps({"experiment": str(path), "settings": {}, "members": {}})
+        json.dumps({"experiment": str(path), "settings": {}, "data": {}, "versions": {}, "devices": [], "members": {}})
     )
     cases = [
         ([tmp_path / "none"], r"none is no run folder: there is no such folder"),

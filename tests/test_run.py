@@ -144,7 +144,7 @@ def test_a_run_reloads_and_measures_the_same(tmp_path):
     np.testing.assert_allclose(results["kl_per_axis"], measured.kl_per_axis.mean(axis=0), rtol=1e-4)
     page = (folder / "report.html").read_text()
     assert results["report"] == "report.html"
-    assert "latents carry information" in page
+    assert '<div class="verdict' in page
     assert page.count("data:image/png;base64,") == len(results["pictures"])
 
 
@@ -222,12 +222,11 @@ def test_bad_input_is_one_line_and_leaves_nothing(case, tmp_path, capsys, monkey
 
 @pytest.mark.parametrize("words", [["digits_vae", "--learning-rat", "1"], ["digits_vae", "--epochs", "many"]])
 def test_a_bad_override_is_named(words, capsys):
-    with pytest.raises(SystemExit) as exit:
-        cli.main(["train", *words])
-    assert exit.value.code == 2
+    assert cli.main(["train", *words]) == 2
     err = capsys.readouterr().err
     assert "learning-rat" in err or "many" in err
-    assert "Traceback" not in err
+    assert err.startswith("vaejax: error: ")
+    assert len(err.splitlines()) == 1
 
 
 def test_a_run_that_diverges_says_so_and_keeps_nothing_that_is_not_finite(tmp_path, capsys):

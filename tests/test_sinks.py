@@ -101,7 +101,10 @@ def test_colours_keep_their_places(tmp_path):
     assert sheet.shape == (3 * (5 * 4 + 1) - 1, 4 * (5 * 6 + 1) - 1, 3)
     np.testing.assert_array_equal(sheet[21 : 21 + 20 : 5, 62 : 62 + 30 : 5], colour[6])  # second row, third column
     assert (sheet[20] == pictures.GAP_COLOR).all()
-    assert (sheet[42:, 93:] == pictures.GAP_COLOR).all()
+    assert (sheet[41, :] == pictures.GAP_COLOR).all()
+    # Where there are no more images there is paper.
+    assert (sheet[42:, 93:] == 255).all()
+    assert (sheet[42:, 92] == pictures.GAP_COLOR).all()
 
 
 def test_a_sheet_of_pairs_has_each_beside_its_other(tmp_path):
@@ -198,6 +201,12 @@ def test_a_file_that_comes_while_another_is_written_is_not_replaced(tmp_path):
 def test_an_empty_folder_is_in_nobodys_way(tmp_path):
     (tmp_path / "images").mkdir()
     assert len(names_in(write(tmp_path / "images", names=["x"], shades=GREY))) == 11
+    # But no file takes its place.
+    (tmp_path / "dir.png").mkdir()
+    for overwrite in (False, True):
+        with pytest.raises(FileExistsError, match=r"dir.png exists and is something else"):
+            write(tmp_path / "dir.png", names=["x"], shades=GREY, overwrite=overwrite)
+    assert (tmp_path / "dir.png").is_dir()
 
 
 @pytest.mark.parametrize("name", ENDINGS)
@@ -220,8 +229,11 @@ def test_an_error_of_what_is_written_keeps_its_own_path(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"), draft_of(tmp_path / "z.npy"):
         Path(tmp_path / "nowhere").read_bytes()
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file"):
-        write(tmp_path / "file" / "z.npy", names=["z"])
+    for path in (tmp_path / "file" / "z.npy", tmp_path / "file" / "deep" / "z.npy"):
+        with pytest.raises(
+            NotADirectoryError, match=f"^{path} cannot be written: {tmp_path / 'file'} is a file and no "
+        ):
+            write(path, names=["z"])
 
 
 @pytest.mark.parametrize(

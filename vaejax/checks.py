@@ -6,7 +6,7 @@ compiled, and costs nothing inside one.
 """
 
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -120,3 +120,8 @@ def check_event_shape(name: str, value: Any, parameters: Shape, event_ndims: int
         jnp.broadcast_shapes(shape[: len(shape) - event_ndims], batch)
     except ValueError as error:
         raise ValueError(f"{name} must have batch axes that broadcast with {batch}; got shape {shape}") from error
+
+
+def is_image(shape: Sequence[int]) -> bool:
+    """Whether examples of a shape can be shown: height, width, and one channel or three."""
+    return len(shape) == 3 and shape[-1] in (1, 3)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 from matplotlib.figure import Figure
 
+from vaejax.checks import is_image
 from vaejax.data import Dataset, Lazy, Meaning, Split
 from vaejax.report import figures
 
@@ -63,7 +64,7 @@ def _describe_split(split: Split) -> str:
 
 def contact_sheet(dataset: Dataset) -> Figure | None:
     """Images of a data set: a row of each label, or of each factor as it changes alone, or some; None for no images."""
-    if not figures.is_image(dataset.shape):
+    if not is_image(dataset.shape):
         return None
     step = -(-max(dataset.shape[:2]) // MAX_PIXELS)
     rows = [(name, images[:, ::step, ::step]) for name, images in _rows(dataset)]

@@ -6,13 +6,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vaejax.durable import to_disk
+from vaejax.durable import named, to_disk
+
+__all__ = ["check_free", "check_writable", "draft_of", "named"]
+
+# Of a folder that is there: whether it may be replaced, so that no other one is lost.
+IsReplaceable = Callable[[Path], bool]
+# What a folder must have room for to be written.
+TRIED = bytes(2**16)
 
 
 @contextmanager
-def draft_of(
-    target: Path, *, overwrite: bool = False, is_replaceable: Callable[[Path], bool] = Path.is_file
-) -> Iterator[Path]:
+def draft_of(target: Path, *, overwrite: bool = False, is_replaceable: IsReplaceable | None = None) -> Iterator[Path]:
     """A path to write a file or a folder to, which becomes `target` when the block ends.
 
     Where the block fails or is interrupted, nothing of it is left, and what was there before stays. Folders above are
@@ -21,7 +26,7 @@ def draft_of(
     Args:
       target: the file or folder.
       overwrite: whether it may be there, and is replaced.
-      is_replaceable: whether what is there may be; so that no other folder is lost.
+      is_replaceable: of a folder, whether one that is there may be replaced; None for a file.
 
     Raises:
       FileExistsError: something is in the way.
@@ -42,26 +47,32 @@ def draft_of(
         shutil.rmtree(room, ignore_errors=True)
 
 
-def check_free(target: Path, overwrite: bool, is_replaceable: Callable[[Path], bool] = Path.is_file) -> None:
-    """Raise `FileExistsError` where something is in the way of a file or a folder; an empty folder is not."""
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+def check_free(target: Path, overwrite: bool, is_replaceable: IsReplaceable | None = None) -> None:
+    """Raise `FileExistsError` where something is in the way of a file, or of a folder with `is_replaceable`.
+
+    An empty folder is in the way of a file alone. A file above the target is in the way of all, `NotADirectoryError`.
+    """
+    above = next((each for each in target.parents if each.exists()), None)
+    if above is not None and not above.is_dir():
+        raise NotADirectoryError(f"{target} cannot be written: {above} is a file and no folder")
+    if not target.exists() or (is_replaceable and target.is_dir() and not any(target.iterdir())):
         return
     kind = "folder" if target.is_dir() else "file"
-    if not is_replaceable(target):
+    may_be = target.is_file() if is_replaceable is None else target.is_dir() and is_replaceable(target)
+    if not may_be:
         raise FileExistsError(f"{target} exists and is something else, which is never replaced: name another {kind}")
     if not overwrite:
         raise FileExistsError(f"{target} exists: name another {kind} or --overwrite")
 
 
-@contextmanager
-def named(target: Path) -> Iterator[None]:
-    """Have an `OSError` of the draft name what was to be written, as a full disk does not."""
+def check_writable(folder: Path) -> None:
+    """Raise `OSError` where a folder takes no file, which is found out before work is done whose outcome it is for."""
     try:
-        yield
+        with tempfile.NamedTemporaryFile(suffix=".draft", dir=folder) as file:
+            file.write(TRIED)
+            file.flush()
     except OSError as error:
-        if error.errno is None or not (error.filename is None or f".{target.name}." in str(error.filename)):
-            raise
-        raise OSError(error.errno, error.strerror, str(target)) from error
+        raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 def _move(draft: Path, target: Path, before: Path) -> None:

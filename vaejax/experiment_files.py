@@ -16,6 +16,8 @@ def load_experiment(name: str) -> Any:
     """
     path = experiment_path(name)
     if not path.is_file():
+        if name.endswith(".py"):
+            raise ValueError(f"unknown experiment {name}: there is no file {path.absolute()}")
         known = experiment_names()
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"perhaps {close[0]}; " if close else ""

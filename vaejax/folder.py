@@ -16,6 +16,8 @@ from vaejax.settings import Running
 from vaejax.training.hosts import agree, from_first_host, is_first_host
 
 CONFIG, LOCK, RESULTS = "config.json", "lock", "results.json"
+# What a config says, each with what it is.
+CONFIG_PARTS = {"experiment": str, "settings": dict, "data": dict, "versions": dict, "devices": list}
 # Parts of a config that a run may differ in when it is resumed on purpose.
 SOFT = ("versions", "source")
 # Parts that say where and how, and not what.
@@ -109,7 +111,7 @@ def _find_or_make(parent: Path, running: Running, config: Config) -> tuple[Path,
 def _open_named(path: Path, resume: bool, config: Config) -> tuple[Path, int]:
     stored = read_config(path)
     # An empty folder, or one with no more than the lock, is that of a run that was killed as it began.
-    if stored is None and path.is_dir() and {each.name for each in path.iterdir()} - {LOCK, f".{CONFIG}.draft"}:
+    if stored is None and path.is_dir() and not all(map(_is_begun, path.iterdir())):
         raise FileExistsError(f"output {path} exists and is no run folder: name a new folder for the run")
     if stored is None and path.exists() and not path.is_dir():
         raise FileExistsError(f"output {path} exists and is a file: name a new folder for the run")
@@ -130,6 +132,10 @@ def _open_named(path: Path, resume: bool, config: Config) -> tuple[Path, int]:
     else:
         _warn(stored, config)
     return path, lock
+
+
+def _is_begun(path: Path) -> bool:
+    return path.name == LOCK or path.match(f".{CONFIG}.*draft")
 
 
 def _make_numbered(parent: Path, config: Config) -> tuple[Path, int]:
@@ -189,12 +195,15 @@ def read_config(path: Path) -> dict[str, Any] | None:
     """The config of a run; None where the folder has none.
 
     Raises:
-      ValueError: it is damaged.
+      ValueError: it is damaged, or does not say all that a config says.
     """
     file = path / CONFIG
     if not file.is_file():
         return None
     content: dict[str, Any] = read_json(file)
+    lacking = [name for name, kind in CONFIG_PARTS.items() if not isinstance(content.get(name), kind)]
+    if lacking:
+        raise ValueError(f"{file} is damaged: it does not say {lacking[0]}")
     return content
 
 
@@ -216,7 +225,10 @@ def differences(stored: Config, config: Config, *, with_soft: bool) -> list[str]
     ignored = IGNORED if with_soft else (*IGNORED, *SOFT)
     names = [name for name in {**here, **there} if not _is_in(name, ignored) and there.get(name) != here.get(name)]
     names.sort(key=lambda name: (_is_in(name, SOFT), not _is_in(name, ("settings",))))
-    return [f"{name.removeprefix('settings.')} is {there.get(name)} there and {here.get(name)} here" for name in names]
+    pairs = [
+        (name.removeprefix("settings."), *(each.get(name, "not said") for each in (there, here))) for name in names
+    ]
+    return [f"{name} is {old} there and {new} here" for name, old, new in pairs]
 
 
 def settings_of(config: Config) -> dict[str, Any]:

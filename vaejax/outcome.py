@@ -175,14 +175,14 @@ def stored_latents(experiment: Experiment, keys: Keys) -> OfExample:
         p = as_native(jax.eval_shape(lambda z: experiment.model.decode(params, z), mean))
         # The nats of a mass are not those of a density.
         kind = jnp.uint32(bool(getattr(p, "is_discrete", False)))
-        known = {"variance": _variance(q), "kl_per_axis": divergence_per_axis(experiment, params, q)}
+        known = {"variance": variance_of(q), "kl_per_axis": divergence_per_axis(experiment, params, q)}
         found = {name: each for name, each in known.items() if each is not None}
         return {"mean": mean, "fingerprint": fingerprint(x) + kind, **found}
 
     return latents
 
 
-def _variance(q: Any) -> Array | None:
+def variance_of(q: Any) -> Array | None:
     """The variance of each axis; None of a point, and where it has no closed form."""
     return None if getattr(as_native(q), "is_point", False) else getattr(q, "variance", None)
 

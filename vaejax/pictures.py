@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vaejax.checks import is_image
 from vaejax.distributions import Normal
 from vaejax.evaluation import LABELS
 from vaejax.experiment import Experiment
@@ -49,7 +50,7 @@ def _of_images(experiment: Experiment, params: Params, measured: Measured) -> It
     first = jnp.asarray(experiment.dataset.test.examples[: min(SHOWN, len(measured.means))])
     keys = evaluation_keys()
     shown = jax.vmap(partial(prepare_example, experiment, keys))(jnp.arange(len(first)), first)
-    if not (figures.is_image(experiment.dataset.shape) and figures.is_image(shown.shape[1:])):
+    if not (is_image(experiment.dataset.shape) and is_image(shown.shape[1:])):
         return
     low, high, _ = shades_of(experiment)
     shades: dict[str, Any] = {"white": high, "black": low}

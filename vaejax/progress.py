@@ -31,7 +31,7 @@ class TrainingProgress:
     def __init__(self, num_steps: int, batch_size: int, console: Console | None = None):
         self.num_steps, self.batch_size = num_steps, batch_size
         console = console or Console(file=sys.stderr)
-        self.is_terminal = console.is_terminal
+        self.is_terminal = takes_bars(console)
         # The figures have a line of their own: beside them a terminal of 80 columns has no room for a bar.
         self.text = Text("compiling", no_wrap=True)
         self.bar = Progress(BarColumn(bar_width=40), TaskProgressColumn(), TimeRemainingColumn(), console=console)
@@ -70,6 +70,11 @@ def describe(report: Report, total_steps: int, batch_size: int) -> str:
     return f"step {report.step}/{total_steps}  {'  '.join(parts)}  {speed:,.0f} examples/s"
 
 
+def takes_bars(console: Console) -> bool:
+    """Whether a bar can be drawn and drawn again; a terminal that cannot move back gets lines."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
 @contextmanager
 def step_progress(label: str, total: int, console: Console | None = None) -> Iterator[Callable[[int], None]]:
     """A context that shows how much of some work is done: a bar on a terminal, plain lines elsewhere.
@@ -82,8 +87,9 @@ def step_progress(label: str, total: int, console: Console | None = None) -> Ite
       console: where to show it, the standard error where None.
     """
     console = console or Console(file=sys.stderr)
+    is_terminal = takes_bars(console)
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=40), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    bar = Progress(*columns, console=console, transient=True, disable=not is_terminal)
     task, began, done = bar.add_task(label, total=total), time.monotonic(), 0
 
     def advance(count: int) -> None:
@@ -91,7 +97,7 @@ def step_progress(label: str, total: int, console: Console | None = None) -> Ite
         before, done = done, done + count
         bar.update(task, completed=done)
         crossed = done * LINES // total > before * LINES // total
-        if not console.is_terminal and crossed and time.monotonic() - began > 1.0:
+        if not is_terminal and crossed and time.monotonic() - began > 1.0:
             print(f"{label} {done:,}/{total:,}", file=sys.stderr, flush=True)
 
     with bar:

@@ -25,7 +25,16 @@ from vaejax.results import RunResult, read_measured, read_result, write_measured
 from vaejax.run_report import write_report
 from vaejax.settings import Running, settings_from
 from vaejax.trainer import CHECKPOINTS, METRICS, Callback, Trainer, done
-from vaejax.training import TrainState, best_step, is_first_host, load_checkpoint, load_newest, path_of, to_host
+from vaejax.training import (
+    TrainState,
+    best_step,
+    is_first_host,
+    load_checkpoint,
+    load_newest,
+    path_of,
+    saved_steps,
+    to_host,
+)
 from vaejax.types import Params
 
 
@@ -117,16 +126,26 @@ def load_run(folder: str | os.PathLike[str]) -> tuple[Experiment, Settings, Trai
       FileNotFoundError: the folder is no run, or has no checkpoint yet.
       ValueError: its experiment is unknown or has become another model, or a file is damaged.
     """
+    return _load(folder)[1:]
+
+
+def _load(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], Experiment, Settings, TrainState]:
+    """The config of a run, and what `load_run` gives."""
     config, module, settings = read_run(folder)
     if "members" in config:
-        raise ValueError(f"{folder} is a sweep: sweep.load_member gives one of its members")
+        raise ValueError(
+            f"{folder} is a sweep, whose members are not runs: vaejax train {config['experiment']} with the seed and "
+            "settings of one makes a run"
+        )
+    checkpoints = Path(folder) / CHECKPOINTS
+    if not saved_steps(checkpoints):
+        raise FileNotFoundError(f"{folder} holds no checkpoint: the run has not come to its first one yet")
     experiment = module.build(settings)
     program = make_program(experiment, settings)
-    checkpoints = Path(folder) / CHECKPOINTS
     step = best_step(checkpoints)
     if step is None:
-        return experiment, settings, load_newest(checkpoints, program.like())[0].state
-    return experiment, settings, load_checkpoint(path_of(checkpoints, step), program.like()).state
+        return config, experiment, settings, load_newest(checkpoints, program.like())[0].state
+    return config, experiment, settings, load_checkpoint(path_of(checkpoints, step), program.like()).state
 
 
 class OpenRun(NamedTuple):
@@ -149,8 +168,7 @@ def open_run(folder: str | os.PathLike[str]) -> OpenRun:
       FileNotFoundError: the folder is no run, or has no checkpoint yet.
       ValueError: what `load_run` refuses, or the data of the run are others now.
     """
-    experiment, settings, state = load_run(folder)
-    config, _, _ = read_run(folder)
+    config, experiment, settings, state = _load(folder)
     different = differences(config, describe(config["experiment"], settings, experiment), with_soft=True)
     others = [each for each in different if each.startswith("data.")]
     if others:
@@ -179,15 +197,19 @@ def read_run(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], Any, Any]:
     """The config of a run or a sweep, the module of its experiment and the settings.
 
     Raises:
-      FileNotFoundError: the folder is no run.
-      ValueError: its experiment is unknown or has other settings now, or the config is damaged.
+      FileNotFoundError: the folder is no run, or there is no file of its experiment.
+      ValueError: its experiment has other settings now, or the config is damaged.
     """
     config = read_config(Path(folder))
     if config is None:
         why = f"it has no {CONFIG}" if Path(folder).is_dir() else "there is no such folder"
         raise FileNotFoundError(f"{folder} is no run folder: {why}")
-    if not {"experiment", "settings"} <= config.keys():
-        raise ValueError(f"{Path(folder) / CONFIG} is damaged: it names no experiment with its settings")
+    file = experiment_path(config["experiment"])
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{folder} is a run of {config['experiment']}, and there is no file {file.absolute()}: run this from the "
+            "folder in which it was trained"
+        )
     module = load_experiment(config["experiment"])
     settings = settings_from(module.Settings, config["settings"])
     # Where and how it went is no matter here: what was trained on many devices is read on one.

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vaejax.checks import is_image
 from vaejax.distributions import Normal
 from vaejax.durable import write_durably
 from vaejax.evaluation import LABELS, Verdict, unit_of
@@ -21,7 +22,6 @@ from vaejax.outcome import Measured, evaluation_keys, mean_of, prepare_example, 
 from vaejax.report import page
 from vaejax.report.browser import UnsupportedOperation, compile_for_browser
 from vaejax.report.explorer import explorer_html, latent_axes
-from vaejax.report.figures import is_image
 from vaejax.results import RunResult
 from vaejax.types import Params, Shape
 

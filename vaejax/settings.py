@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import sys
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -221,7 +222,8 @@ def settings_from(kind: type, values: Mapping[str, Any]) -> Any:
     types = typing.get_type_hints(kind)
     unknown = sorted(set(values) - set(types))
     if unknown:
-        raise ValueError(f"{kind.__module__} has no setting {unknown[0]}: the run was made by another version of it")
+        file = getattr(sys.modules[kind.__module__], "__file__", kind.__module__)
+        raise ValueError(f"{file} has no setting {unknown[0]}: the run was made by another version of it")
     return kind(**{name: _setting_from(types[name], value) for name, value in values.items()})
 
 

@@ -105,7 +105,7 @@ def _reliability(wanted: Wanted, found: evaluation.LogLikelihood) -> tuple[Figur
         heaviest,
         f"Warning: {int(heavy.sum()):,} examples have weights of Pareto k above {threshold:.2f}: the posterior misses "
         "a part of where x comes from, ln p(x) is too low by an amount that the error does not show, and more samples "
-        "would hardly help. Posteriors fitted to single examples (below) do better.",
+        "would hardly help. Posteriors fitted to single examples do better: see where the bound loses.",
     )
 
 

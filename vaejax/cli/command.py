@@ -1,8 +1,11 @@
-"""What the commands share: their parser, what they answer, and the run that they look at."""
+"""What the commands share: their parser, and what they say."""
 
 import argparse
+import json
 import math
 import os
+import re
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -25,7 +28,29 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise `ValueError` in place of printing the usage and leaving."""
-        raise ValueError(f"{message} (see {self.prog} --help)")
+        # Named as all that is checked later.
+        said = re.sub(r"^argument (?:--)?(\S+): must", r"\1 must", message)
+        raise ValueError(f"{said} (see {self.prog} --help)")
+
+
+def show(answer: Answer | None, *, as_json: bool) -> None:
+    """Print an answer, if there is one, for a person or for a script."""
+    if answer is not None:
+        print(json.dumps(to_json(answer.content), indent=2) if as_json else answer.text, flush=True)
+
+
+def say(words: str) -> None:
+    """Say what takes its time, on standard error."""
+    print(words, file=sys.stderr, flush=True)
+
+
+def counted(count: int, noun: str) -> str:
+    """How many there are of something.
+
+    >>> counted(1, "pair"), counted(1200, "pair")
+    ('1 pair', '1,200 pairs')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def check_platform() -> None:

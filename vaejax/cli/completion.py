@@ -11,13 +11,42 @@ from collections.abc import Iterator
 
 import shtab
 
+from vaejax import data
 from vaejax.cli.command import Answer, Parser
+from vaejax.cli.commands import COMMANDS, fill_parser, load
+from vaejax.data import Dataset
 from vaejax.settings import Running, Training, VaeSettings
 
 SHELLS = ("bash", "zsh", "fish")
+SPLITS = [name for name in Dataset._fields if name in ("train", "validation", "test")]
+
+
+def _words_or_files(name: str, words: str) -> dict[str, str]:
+    """A function of each shell that completes words, which a command of the shell prints one by one, and files."""
+    return {
+        "bash": f'_vaejax_{name}() {{ compgen -W "$({words})" -- "$1"; compgen -f -- "$1"; }}\n',
+        "zsh": f"_vaejax_{name}() {{ compadd -- $({words}); _files; }}\n",
+        "fish": f"function _vaejax_{name}; {words}; __fish_complete_path (commandline -ct); end\n",
+    }
+
+
+def _called(name: str) -> dict[str, str]:
+    """How `shtab` has such a function called."""
+    return {"bash": f"_vaejax_{name}", "zsh": f"_vaejax_{name}", "fish": f"(_vaejax_{name})"}
+
+
+# Experiments are looked for when a word is completed, since they come and go.
+FUNCTIONS = {
+    "experiments": "ls experiments 2>/dev/null | sed -n 's/[.]py$//p'",
+    "datasets": f"printf '%s\\n' {' '.join(data.names())}",
+}
 # What a word of a name stands for.
-COMPLETES = {"run": shtab.DIRECTORY, "runs": shtab.DIRECTORY, "folder": shtab.DIRECTORY}
-FILES = ("experiment", "name", "output", "input")
+COMPLETES = {
+    **dict.fromkeys(("run", "runs", "folder"), shtab.DIRECTORY),
+    **dict.fromkeys(("output", "input"), shtab.FILE),
+    "experiment": _called("experiments"),
+    "name": _called("datasets"),
+}
 
 
 def add_arguments(parser: Parser) -> None:
@@ -27,14 +56,13 @@ def add_arguments(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> Answer:
     """Print the script."""
-    script = shtab.complete(whole_parser(), shell=options.shell)
+    functions = [_words_or_files(name, words)[options.shell] for name, words in FUNCTIONS.items()]
+    script = shtab.complete(whole_parser(), shell=options.shell, preamble="".join(functions))
     return Answer(script, {"shell": options.shell, "script": script})
 
 
 def whole_parser() -> argparse.ArgumentParser:
     """All commands with all their arguments, those of settings too."""
-    from vaejax.cli import COMMANDS, fill_parser, load  # the table of which this is a row  # noqa: PLC0415
-
     whole = argparse.ArgumentParser(prog="vaejax")
     whole.add_argument("--version", action="store_true", help="print the version")
     commands = whole.add_subparsers()
@@ -47,8 +75,8 @@ def whole_parser() -> argparse.ArgumentParser:
         for action in parser._actions:
             if action.dest in COMPLETES:
                 action.complete = COMPLETES[action.dest]  # type: ignore[attr-defined]
-            elif action.dest in FILES:
-                action.complete = shtab.FILE  # type: ignore[attr-defined]
+            elif action.dest == "split":
+                action.choices = SPLITS
     return whole
 
 

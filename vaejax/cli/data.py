@@ -10,7 +10,8 @@ from pathlib import Path
 
 from vaejax import data
 from vaejax.cli.command import Answer, Parser, check_platform
-from vaejax.data_report import contact_sheet, describe
+from vaejax.cli.values import integer
+from vaejax.drafts import check_free, draft_of, named
 from vaejax.feed import describe_feed
 from vaejax.settings import Running
 
@@ -19,10 +20,11 @@ def add_arguments(parser: Parser) -> None:
     """What the command takes."""
     parser.add_argument("name", metavar="NAME", help=f"a path, or one of {', '.join(data.names())}, ...")
     parser.add_argument("--folder", help="where the files are; by default the environment variable VAEJAX_DATA")
-    parser.add_argument("--size", type=int, help="resize images to a square of so many pixels")
-    parser.add_argument("--crop", type=int, help="before that, cut out a centred square of so many pixels")
+    parser.add_argument("--size", type=integer(1), help="resize images to a square of so many pixels")
+    parser.add_argument("--crop", type=integer(1), help="before that, cut out a centred square of so many pixels")
     parser.add_argument("--max-value", type=float, help="of files of arrays: the intensity of white")
     parser.add_argument("--output", type=Path, help="of the contact sheet; runs/data/NAME.png by default")
+    parser.add_argument("--overwrite", action="store_true", help="also where there is such a file")
 
 
 def run(options: argparse.Namespace) -> Answer:
@@ -32,6 +34,11 @@ def run(options: argparse.Namespace) -> Answer:
     path = options.output
     if path is not None and path.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise ValueError(f"output must end in .png, .pdf or .svg; got {path}")
+    if path is not None:
+        check_free(path, options.overwrite)
+    # Matplotlib comes with it, which no help should wait for.
+    from vaejax.data_report import contact_sheet, describe  # noqa: PLC0415
+
     dataset = data.load(options.name, options.folder, size=size, crop=options.crop, max_value=options.max_value)
     text = f"{describe(dataset)}\n  feed       {describe_feed(dataset, Running())}"
     content = {
@@ -48,7 +55,9 @@ def run(options: argparse.Namespace) -> Answer:
     sheet = contact_sheet(dataset)
     if sheet is None:
         return Answer(f"{text}\nno contact sheet: these are no images", content)
+    # The sheet that is drawn by default may be drawn again.
+    overwrite = options.overwrite or path is None
     path = path or Path("runs") / "data" / f"{re.sub(r'[^A-Za-z0-9_-]+', '_', dataset.name)}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.savefig(path)
+    with draft_of(path, overwrite=overwrite) as draft, named(path):
+        sheet.savefig(draft)
     return Answer(f"{text}\ncontact sheet: {path}", content | {"contact_sheet": path})

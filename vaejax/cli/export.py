@@ -7,10 +7,10 @@ for a CPU, a GPU of NVIDIA or a TPU and any number of rows; export.json says wha
 import argparse
 from pathlib import Path
 
-from vaejax.cli.command import Answer, Parser, check_platform
-from vaejax.cli.output import add_run
-from vaejax.export import export_run
-from vaejax.run import open_run
+from vaejax.cli.command import Answer, Parser, say
+from vaejax.cli.output import add_run, open_run
+from vaejax.drafts import check_free
+from vaejax.export import export_run, is_export
 
 
 def add_arguments(parser: Parser) -> None:
@@ -22,11 +22,12 @@ def add_arguments(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> Answer:
     """Export."""
-    check_platform()
+    folder = options.output or Path(options.run) / "export"
+    check_free(folder, options.overwrite, is_export)
     opened = open_run(options.run)
     config = opened.config
     about = {name: config[name] for name in ("experiment", "data", "settings", "versions")} | {"step": opened.step}
-    folder = options.output or opened.folder / "export"
+    say(f"compiling and writing {folder}")
     path = export_run(opened.experiment, opened.params, folder, about=about, overwrite=options.overwrite)
     files = sorted(path.iterdir())
     sizes = [f"  {each.name:<22}{each.stat().st_size:>12,} bytes" for each in files]

@@ -1,31 +1,47 @@
 """Decode the way between two examples: the means of p(x|z) on it, both ends being reconstructions."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vaejax.cli.command import Answer, Parser
-from vaejax.cli.output import add_output, add_run, open_asked, write
+from vaejax.cli.choice import add_split
+from vaejax.cli.command import Answer, Parser, counted
+from vaejax.cli.output import Made, add_output, add_run, open_asked, place_of, write
+from vaejax.cli.values import MAX_STEPS, check_numbers, integer, pair
 from vaejax.making import interpolate
-from vaejax.run import OpenRun
+
+if TYPE_CHECKING:
+    from vaejax.run import OpenRun
+
+MADE = Made("interpolated")
+# Of neighbours, where no pairs are named.
+USUAL_PAIRS = 6
 
 
 def add_arguments(parser: Parser) -> None:
     """What the command takes."""
     add_run(parser)
     parser.add_argument(
-        "--between", action="append", metavar="N,M", help="numbers of two examples; may be repeated (0,1 2,3 ... 10,11)"
+        "--between",
+        action="append",
+        type=pair,
+        metavar="N,M",
+        help="numbers of two examples; may be repeated (0,1 2,3 ... 10,11)",
     )
-    parser.add_argument("--split", default="test", help="train, validation or test (%(default)s)")
-    parser.add_argument("--steps", type=int, default=11, help="of each way, with both ends (%(default)s)")
+    add_split(parser)
+    parser.add_argument(
+        "--steps", type=integer(2, MAX_STEPS), default=11, help="of each way, with both ends (%(default)s)"
+    )
     parser.add_argument("--spherical", action="store_true", help="along the great circle in place of the straight line")
-    add_output(parser, "interpolated")
+    add_output(parser, MADE)
 
 
 def run(options: argparse.Namespace) -> Answer:
     """Interpolate."""
-    opened = open_asked(options)
-    pairs = np.array([_pair(each) for each in options.between or _neighbours(opened, options.split)])
+    opened = open_asked(options, MADE)
+    pairs = _pairs(options, opened)
+    place = place_of(opened, options, MADE, len(pairs) * options.steps, options.steps)
     chunks = interpolate(
         opened.experiment,
         opened.params,
@@ -36,19 +52,17 @@ def run(options: argparse.Namespace) -> Answer:
         batch_size=options.batch_size,
     )
     way = "great circles" if options.spherical else "straight lines"
-    said = f"means of p(x|z) at {options.steps} points of {way} between {len(pairs)} pairs of {options.split} examples"
-    count = len(pairs) * options.steps
-    return write(opened, options, chunks, count, said, default="interpolated", columns=options.steps)
+    between = f"{counted(len(pairs), 'pair')} of {options.split} examples"
+    return write(place, chunks, f"means of p(x|z) at {options.steps} points of {way} between {between}")
 
 
-def _neighbours(opened: OpenRun, split: str) -> list[str]:
-    count = len(opened.experiment.dataset.splits[split].examples) if split in opened.experiment.dataset.splits else 12
-    return [f"{first},{first + 1}" for first in range(0, min(12, count - 1), 2)]
-
-
-def _pair(words: str) -> list[int]:
-    """`3,17` as the numbers of two examples."""
-    numbers = words.split(",")
-    if len(numbers) != 2 or not all(number.strip().isdecimal() for number in numbers):
-        raise ValueError(f"between must be two numbers of examples such as 3,17; got {words}")
-    return [int(number) for number in numbers]
+def _pairs(options: argparse.Namespace, opened: "OpenRun") -> np.ndarray:
+    """The numbers of the examples, `[P, 2]`; of an unknown split it is said later which there are."""
+    splits = opened.experiment.dataset.splits
+    total = len(splits[options.split].examples) if options.split in splits else 2 * USUAL_PAIRS
+    if options.between is None:
+        return np.arange(2 * max(1, min(USUAL_PAIRS, total // 2))).reshape(-1, 2)
+    pairs = np.array(options.between)
+    if options.split in splits:
+        check_numbers("between", pairs.ravel(), total, options.split)
+    return pairs

@@ -8,8 +8,9 @@ import argparse
 
 import numpy as np
 
-from vaejax.cli.command import Answer, Parser, columns
+from vaejax.cli.command import Answer, Parser, columns, counted
 from vaejax.cli.settings import read_settings, say_what_begins
+from vaejax.cli.values import integer
 from vaejax.progress import TrainingProgress
 from vaejax.sweep import sweep
 from vaejax.sweep_report import table
@@ -21,20 +22,20 @@ TAKES_SETTINGS = True
 def add_arguments(parser: Parser) -> None:
     """What the command takes besides settings."""
     parser.add_argument("experiment", metavar="EXPERIMENT", help="such as digits_vae")
-    parser.add_argument("--seeds", type=int, default=1, help="seeds of each combination, from --seed on")
+    parser.add_argument("--seeds", type=integer(1), default=1, help="seeds of each combination, from --seed on")
     parser.add_argument("--over", action="append", default=[], metavar="SETTING=VALUE,...", help="values to try of one")
 
 
 def run(options: argparse.Namespace, words: list[str]) -> Answer:
     """Train all members as one program."""
     name = options.experiment
-    module, settings = read_settings(f"sweep {name}", name, words)
     over = dict(tried := [_tried(each) for each in options.over])
     if len(over) < len(tried):
         raise ValueError("over must name each setting once, with all its values")
+    module, settings = read_settings(f"sweep {name}", name, words)
     dataset = module.build(settings).dataset
     members = options.seeds * int(np.prod([len(values) for values in over.values()], dtype=int))
-    say_what_begins(f"{name}, {members} members", settings, dataset)
+    say_what_begins(f"{name}, {counted(members, 'member')}", settings, dataset)
     with TrainingProgress(settings.num_steps(dataset), settings.batch_size * members) as progress:
         show = lambda report, state: progress.update(_averaged(report))
         result = sweep(name, settings, module.build, over, num_seeds=options.seeds, callbacks=[show])

@@ -68,8 +68,8 @@ def judge_collapse(
     An axis carries information where its mean varies over the examples, compared with how unsure each posterior is:
     `1/2 ln(1 + Var_x(E_q[z_i]) / E_x[Var_q(z_i)]) > 0.01` nats, that of a Gaussian channel, whatever the scale of the
     axis. Where the posterior variances are not known, its divergence from the prior must be above 0.01 nats and the
-    variance of its means above 0.01, for which the prior should have a variance near 1. Another axis is unused where its
-    divergence is lower: of spare axes that is pruning, of all it is collapse. Where it is higher the axis is an offset:
+    variance of its means above 0.01, for which the prior should have a variance near 1. Another axis is unused where
+    its divergence is lower: of spare axes that is pruning, of all it is collapse. Where it is higher it is an offset:
     it differs from the prior, but tells no examples apart. The information in all is the mutual information, or without
     it what bounds it, the divergence of the axes that are no offset; below ln 2 nats, one bit, the collapse is at least
     partial, as it is where offsets make up a tenth of the divergence.

@@ -5,19 +5,33 @@ function of the key and of i, or of the example's number, alone: how many rows a
 nothing else.
 """
 
-from vaejax.making.axes import DEAD_KL, check_axes, check_live, dead_axes, live_axes, mean_kl_per_axis, traverse
+from vaejax.making.axes import (
+    DEAD_KL,
+    Codes,
+    check_axes,
+    check_live,
+    check_range,
+    dead_axes,
+    live_axes,
+    read_codes,
+    traverse,
+)
 from vaejax.making.chunks import BATCH_SIZE, Chosen, Chunk, choose, given, in_chunks
 from vaejax.making.codes import encode, encode_means, reconstruct
-from vaejax.making.samples import code_prior, draw_sample, generate
+from vaejax.making.samples import MAX_CODES, MAX_COUNT, code_prior, draw_sample, generate
 from vaejax.making.walks import great_circle, interpolate, straight_line
 
 __all__ = [
     "BATCH_SIZE",
     "DEAD_KL",
+    "MAX_CODES",
+    "MAX_COUNT",
     "Chosen",
     "Chunk",
+    "Codes",
     "check_axes",
     "check_live",
+    "check_range",
     "choose",
     "code_prior",
     "dead_axes",
@@ -30,7 +44,7 @@ __all__ = [
     "in_chunks",
     "interpolate",
     "live_axes",
-    "mean_kl_per_axis",
+    "read_codes",
     "reconstruct",
     "straight_line",
     "traverse",

@@ -1,23 +1,41 @@
 """Along the axes of the latent space, and which of them tell something."""
 
 import numbers
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vaejax.checks import check_array, check_count
 from vaejax.experiment import Experiment
 from vaejax.making.chunks import BATCH_SIZE, Chunk, choose
-from vaejax.making.codes import encode, encode_means
+from vaejax.making.codes import encode
 from vaejax.making.walks import decode_along
-from vaejax.outcome import evaluation_keys, posterior_mean
-from vaejax.types import Array, ArrayLike, Params
+from vaejax.outcome import evaluation_keys
+from vaejax.types import ArrayLike, Params
 
 # Nats of KL, mean over examples, up to which an axis tells nothing of x.
 DEAD_KL = 0.01
+# A latent is moved between these percentiles of its codes, TAIL and 100 - TAIL.
+TAIL = 1.0
+
+
+class Codes(NamedTuple):
+    """What the axes of a latent space hold of the test examples."""
+
+    means: np.ndarray  # [N, *Z] of the posteriors
+    kl: np.ndarray | None  # [prod(Z)] nats, mean over the examples; None where it has no closed form
+
+
+def read_codes(experiment: Experiment, params: Params) -> Codes:
+    """The codes of all test examples, which are encoded once."""
+    chunks = encode(evaluation_keys().sample, experiment, params, choose(experiment.dataset, "test"), draw=False)
+    means, sums = [], []
+    for chunk in chunks:
+        means.append(chunk["mean"])
+        sums += [chunk["kl_per_axis"].sum(axis=0)] if "kl_per_axis" in chunk else []
+    together = np.concatenate(means)
+    return Codes(together, sum(sums).ravel() / len(together) if sums else None)
 
 
 def traverse(
@@ -26,10 +44,11 @@ def traverse(
     *,
     axes: Sequence[int] | None = None,
     start: int | np.ndarray | None = None,
-    low: float = -3.0,
-    high: float = 3.0,
+    low: float | None = None,
+    high: float | None = None,
     num_steps: int = 8,
     batch_size: int = BATCH_SIZE,
+    codes: Codes | None = None,
 ) -> Iterator[Chunk]:
     """One latent at a time is moved: chunks of `x` `[B, *E]`, the means of p(x|z), and `z` `[B, *Z]`.
 
@@ -40,50 +59,62 @@ def traverse(
       params: to decode with.
       axes: which; where None those that are not dead, that with most KL first, or all where no KL is known.
       start: what the other latents are: the posterior mean of the test example of that number, or one latent `[*Z]`;
-        where None the mean of the prior, or 0 where there is none.
-      low: the first value.
-      high: the last value.
-      num_steps: values of each axis, from `low` to `high`.
+        where None the median of the test codes, axis by axis.
+      low: the first value; where None the 1st percentile of the test codes, that of each axis.
+      high: the last value; where None the 99th percentile.
+      num_steps: values of each axis, evenly from the first to the last.
       batch_size: rows of a chunk, at most.
+      codes: of the test examples, where `read_codes` has read them already.
 
     Raises:
       TypeError, ValueError: axes out of range, all of them dead, or a start of another shape.
     """
     check_count("num_steps", num_steps, minimum=2)
-    if not (np.isfinite([low, high]).all() and low < high):
-        raise ValueError(f"low must be below high, and both finite; got {low} and {high}")
-    origin = _origin(experiment, params, start)
-    chosen = live_axes(experiment, params) if axes is None else check_axes(axes, origin.size)
-    values = np.linspace(low, high, num_steps)
+    check_range(low, high)
+    codes = read_codes(experiment, params) if codes is None else codes
+    shape, flat = codes.means.shape[1:], codes.means.reshape(len(codes.means), -1)
+    chosen = live_axes(codes) if axes is None else check_axes(axes, flat.shape[1])
+    values = _values(flat[:, chosen], low, high, num_steps)
+    origin = _origin(codes.means, start)
 
     def read(rows: np.ndarray) -> np.ndarray:
         z = np.tile(origin.ravel(), (len(rows), 1))
-        z[np.arange(len(rows)), chosen[rows // num_steps]] = values[rows % num_steps]
-        return z.reshape(len(rows), *origin.shape)
+        z[np.arange(len(rows)), chosen[rows // num_steps]] = values.flat[rows]
+        return z.reshape(len(rows), *shape)
 
     def known(rows: np.ndarray) -> Chunk:
-        return {"axis": chosen[rows // num_steps], "value": values[rows % num_steps]}
+        return {"axis": chosen[rows // num_steps], "value": values.flat[rows]}
 
-    return decode_along(experiment, params, read, (len(chosen) * num_steps, *origin.shape), known, batch_size)
-
-
-def mean_kl_per_axis(experiment: Experiment, params: Params) -> np.ndarray | None:
-    """The KL of each latent in nats, mean over the test examples, `[prod(Z)]`; None where it has no closed form."""
-    chunks = encode(evaluation_keys().sample, experiment, params, choose(experiment.dataset, "test"), draw=False)
-    sums = [(chunk["kl_per_axis"].sum(axis=0), len(chunk["index"])) for chunk in chunks if "kl_per_axis" in chunk]
-    return sum(total for total, _ in sums).ravel() / sum(count for _, count in sums) if sums else None
+    return decode_along(experiment, params, read, (len(chosen) * num_steps, *shape), known, batch_size)
 
 
-def live_axes(experiment: Experiment, params: Params) -> np.ndarray:
+def check_range(low: float | None, high: float | None) -> None:
+    """Raise `ValueError` where a latent cannot be moved from low to high, as far as they are known."""
+    known = [each for each in (low, high) if each is not None]
+    if not np.isfinite(known).all() or (len(known) == 2 and known[0] >= known[1]):
+        raise ValueError(f"low must be below high, and both finite; got {low} and {high}")
+
+
+def _values(codes: np.ndarray, low: float | None, high: float | None, num_steps: int) -> np.ndarray:
+    """What each axis is moved over, `[axes, num_steps]`; of codes `[N, axes]`."""
+    below, above = np.percentile(codes.astype(np.float64), [TAIL, 100 - TAIL], axis=0)
+    first, last = (edge if each is None else np.full_like(edge, each) for edge, each in ((below, low), (above, high)))
+    if (first > last).any():
+        raise ValueError(
+            f"low must be below high: the codes go from {below.min():.3g} to {above.max():.3g}; got {low} and {high}"
+        )
+    return np.linspace(first, last, num_steps, axis=1)
+
+
+def live_axes(codes: Codes) -> np.ndarray:
     """The axes that are not dead, that with most KL first; all of them where no KL is known.
 
     Raises:
       ValueError: all are dead.
     """
-    kl = mean_kl_per_axis(experiment, params)
-    if kl is None:
-        return np.arange(_latent(experiment, params).size)
-    dead = dead_axes(kl)
+    if codes.kl is None:
+        return np.arange(codes.means[0].size)
+    kl, dead = codes.kl, dead_axes(codes.kl)
     if len(dead) == kl.size:
         raise ValueError(
             f"all {kl.size} latents are dead: none has a KL above {DEAD_KL} nats, so that x hardly depends on them; "
@@ -131,29 +162,17 @@ def check_axes(axes: Any, size: int) -> np.ndarray:
     return picked
 
 
-def _origin(experiment: Experiment, params: Params, start: Any) -> np.ndarray:
-    latent = _latent(experiment, params)
-    if isinstance(start, numbers.Integral) and not isinstance(start, bool):
-        return encode_means(experiment, params, choose(experiment.dataset, "test", [int(start)]))[0]
-    if start is None and experiment.prior is None:
-        return np.zeros(latent.shape, latent.dtype)
+def _origin(means: np.ndarray, start: Any) -> np.ndarray:
+    """What the latents are that are not moved, `[*Z]`."""
     if start is None:
-        prior: Callable[[Params], Any] = experiment.prior  # type: ignore[assignment]
-        mean = jax.jit(lambda params: posterior_mean(evaluation_keys().mean, prior(params)))(params)
-        return np.asarray(jnp.broadcast_to(mean, latent.shape))
+        return np.asarray(np.median(means, axis=0))
+    if isinstance(start, numbers.Integral) and not isinstance(start, bool):
+        number = int(start)
+        if not 0 <= number < len(means):
+            raise ValueError(f"start must be from 0 to {len(means) - 1}, the test examples; got {start}")
+        return np.asarray(means[number])
     check_array("start", start)
-    origin = np.asarray(start, latent.dtype)
-    if origin.shape != latent.shape or not np.isfinite(origin).all():
-        raise ValueError(f"start must be one finite latent of shape {latent.shape}; got shape {origin.shape}")
+    origin = np.asarray(start, means.dtype)
+    if origin.shape != means.shape[1:] or not np.isfinite(origin).all():
+        raise ValueError(f"start must be one finite latent of shape {means.shape[1:]}; got shape {origin.shape}")
     return origin
-
-
-def _latent(experiment: Experiment, params: Params) -> jax.ShapeDtypeStruct:
-    """Shape and dtype of one latent."""
-
-    def mean_of(params: Params, example: Any) -> Array:
-        x = experiment.prepare(evaluation_keys().prepare, example[None])[0]
-        return posterior_mean(evaluation_keys().mean, experiment.model.encode(params, x))
-
-    dataset = experiment.dataset
-    return jax.eval_shape(mean_of, params, jax.ShapeDtypeStruct(dataset.shape, dataset.dtype))

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaejax.checks import check_distribution, check_key
-from vaejax.distributions import kl_per_axis, standard_normal
 from vaejax.experiment import Experiment
 from vaejax.making.chunks import BATCH_SIZE, Chosen, Chunk, in_chunks, with_known
-from vaejax.outcome import Keys, posterior_mean, prepare_example
+from vaejax.outcome import Keys, divergence_per_axis, posterior_mean, prepare_example, variance_of
 from vaejax.types import Array, Params
 
 
@@ -32,8 +31,7 @@ def reconstruct(
 
     def row(params: Params, number: Array, example: Array) -> dict[str, Array]:
         x, q = posterior_of(experiment, params, chosen.keys, number, example)
-        mean_key = jax.random.fold_in(chosen.keys.mean, number)
-        z = q.sample(jax.random.fold_in(key, number)) if draw else posterior_mean(mean_key, q)
+        z = q.sample(jax.random.fold_in(key, number)) if draw else mean_of_posterior(chosen, q)
         return {"x": x, "reconstruction": experiment.model.decode(params, z).mean}  # type: ignore[attr-defined]
 
     return with_known(in_chunks(row, params, chosen.numbers, batch_size, chosen.examples), chosen.numbers, {})
@@ -60,7 +58,7 @@ def encode(
     def row(params: Params, number: Array, example: Array) -> dict[str, Array]:
         _, q = posterior_of(experiment, params, chosen.keys, number, example)
         drawn = {"draw": q.sample(jax.random.fold_in(key, number))} if draw else {}
-        mean = posterior_mean(jax.random.fold_in(chosen.keys.mean, number), q)
+        mean = mean_of_posterior(chosen, q)
         return {"mean": mean, **_closed_forms(experiment, params, q, mean), **drawn}
 
     chunks = in_chunks(row, params, chosen.numbers, batch_size, chosen.examples)
@@ -72,7 +70,7 @@ def encode_means(experiment: Experiment, params: Params, chosen: Chosen, *, batc
 
     def row(params: Params, number: Array, example: Array) -> dict[str, Array]:
         _, q = posterior_of(experiment, params, chosen.keys, number, example)
-        return {"mean": posterior_mean(jax.random.fold_in(chosen.keys.mean, number), q)}
+        return {"mean": mean_of_posterior(chosen, q)}
 
     chunks = in_chunks(row, params, chosen.numbers, batch_size, chosen.examples)
     return np.concatenate([chunk["mean"] for chunk in chunks])
@@ -88,13 +86,12 @@ def posterior_of(
     return x, q
 
 
+def mean_of_posterior(chosen: Chosen, q: Any) -> Array:
+    """`E_q z`; where it has no closed form, by the same draws for all examples, as `outcome.measure` has it."""
+    return posterior_mean(jax.random.clone(chosen.keys.mean), q)
+
+
 def _closed_forms(experiment: Experiment, params: Params, q: Any, mean: Array) -> dict[str, Array]:
-    """The variance of q and its KL from the prior, axis by axis, as far as they are known."""
-    found = {} if getattr(q, "variance", None) is None else {"variance": q.variance}
-    if getattr(q, "is_point", False):
-        return found
-    try:
-        axes = kl_per_axis(q, experiment.prior(params) if experiment.prior else standard_normal)
-        return {**found, "kl_per_axis": jnp.broadcast_to(axes, mean.shape)}
-    except TypeError:
-        return found
+    """What has a closed form of a posterior, each of the shape of its mean."""
+    known = {"variance": variance_of(q), "kl_per_axis": divergence_per_axis(experiment, params, q)}
+    return {name: jnp.broadcast_to(each, mean.shape) for name, each in known.items() if each is not None}

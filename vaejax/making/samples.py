@@ -14,6 +14,8 @@ from vaejax.making.chunks import BATCH_SIZE, Chunk, choose, in_chunks
 from vaejax.making.codes import encode_means
 from vaejax.types import Array, Distribution, Params
 
+# Samples that have numbers of their own; one more number is left, for what is fitted with the same key.
+MAX_COUNT = 2**32 - 1
 # Codes that a prior is fitted to; more would only be slower.
 MAX_CODES = 50_000
 
@@ -35,7 +37,7 @@ def generate(
       key: one typed PRNG key.
       experiment: that was trained.
       params: to decode with.
-      count: how many in all.
+      count: how many in all, below 2**32.
       draw: whether x is a draw from p(x|z), as data are, or its mean, which mostly is what pictures show.
       temperature: below 1, latents closer to the mean of the prior; see `generation.tempered`.
       prior: p(z) over one latent in place of the experiment's own.
@@ -46,6 +48,10 @@ def generate(
     """
     check_key(key)
     check_count("count", count)
+    if count > MAX_COUNT:
+        raise ValueError(
+            f"count must be at most {MAX_COUNT:,}, since samples after it would repeat the first; got {count}"
+        )
     _check_temperature(temperature)
     if prior is None and experiment.prior is None:
         raise ValueError(

@@ -16,11 +16,6 @@ GAP = "#5b7fa6"
 FEW = 10
 
 
-def is_image(shape: Sequence[int]) -> bool:
-    """Whether examples of a shape can be shown: height, width, and one channel or three."""
-    return len(shape) == 3 and shape[-1] in (1, 3)
-
-
 def tile(images: ArrayLike, columns: int, gap: int = 1) -> np.ndarray:
     """Images `[N, H, W, C]` side by side in rows of `columns`: `[H', W', C]`, gaps and holes NaN."""
     images = np.asarray(images, np.float32)

@@ -18,8 +18,8 @@ from vaejax.types import Shape
 MAX_IMAGES, MAX_PIXELS = 4096, 2**26
 # Pixels that the longer side of an image of a sheet has at least, so that small ones can be seen.
 MIN_SIDE = 32
-# Between images.
-GAP_COLOR = (0x5B, 0x7F, 0xA6)
+# Between images, and where there are no more.
+GAP_COLOR, PAPER = (0x5B, 0x7F, 0xA6), 255
 NUMBERED = re.compile(r"\d{6,}\.png")
 
 
@@ -50,7 +50,7 @@ def sheet(target: Path, draft: Path, *, shades: tuple[float, float], columns: in
         if len({each.shape[1:] for each in shown}) > 1:
             raise ValueError(f"{target}: the images of an example must be of one size")
         examples.extend(zip(*shown, strict=True))
-        _check_room(target, len(examples) * len(shown), shown[0].shape[1:])
+        check_room(target, len(examples) * len(shown), shown[0].shape[1:])
 
     def finish() -> None:
         beside = len(examples[0])
@@ -82,7 +82,8 @@ def _images(target: Path, array: np.ndarray, shades: tuple[float, float]) -> np.
     return to_bytes(array, shades)
 
 
-def _check_room(target: Path, count: int, shape: Shape) -> None:
+def check_room(target: Path, count: int, shape: Shape) -> None:
+    """Raise `ValueError` where so many images `[H, W, C]` are too many for one sheet."""
     pixels = count * math.prod(_magnified(shape))
     if count > MAX_IMAGES or pixels > MAX_PIXELS:
         raise ValueError(
@@ -103,8 +104,12 @@ def _tile(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
     rows = -(-len(images) // columns)
     sheet = np.empty((rows * (height + 1) - 1, columns * (width + 1) - 1, 3), np.uint8)
     sheet[:] = GAP_COLOR
+    corner = lambda number: (number // columns * (height + 1), number % columns * (width + 1))
+    # Where there are no more images there is paper.
+    top, left = corner(len(images))
+    sheet[top:, left:] = PAPER
     for number, image in enumerate(images):
-        top, left = number // columns * (height + 1), number % columns * (width + 1)
+        top, left = corner(number)
         scale = height // image.shape[0]
         sheet[top : top + height, left : left + width] = image.repeat(scale, axis=0).repeat(scale, axis=1)
     return sheet

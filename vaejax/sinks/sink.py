@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vaejax.checks import check_count
-from vaejax.drafts import draft_of, named
+from vaejax.drafts import check_free, draft_of, named
 from vaejax.sinks.arrays import Chunk, Kind, npy, npz
 from vaejax.sinks.pictures import folder, is_image_folder, sheet
 
@@ -22,6 +22,32 @@ class Sink(NamedTuple):
 
     path: Path
     write: Callable[[Chunk], None]
+
+
+def ending_of(path: str | os.PathLike[str]) -> str:
+    """What a path ends in, `.npy`, `.npz` or `.png`; an empty string where it is a folder.
+
+    >>> ending_of("x.PNG"), ending_of("images/"), ending_of("images.v2/")
+    ('.png', '', '')
+
+    Raises:
+      ValueError: another ending.
+    """
+    is_folder = str(path).endswith(("/", os.sep))
+    ending = "" if is_folder else Path(path).suffix.lower()
+    if ending not in KINDS or not Path(path).name:
+        raise ValueError(f"{path} must end in .npy, .npz or .png, or be a folder, ending in {os.sep}; got {ending!r}")
+    return ending
+
+
+def check_sink(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Raise what `open_sink` would, as far as the path alone decides it: before work is done for it.
+
+    Raises:
+      FileExistsError: something is in the way.
+      ValueError: an unknown ending.
+    """
+    check_free(Path(path), overwrite, _is_replaceable(ending_of(path)))
 
 
 @contextmanager
@@ -61,16 +87,12 @@ def open_sink(
     [0, 1, 2, 3]
     >>> folder.cleanup()
     """
-    target, is_folder = Path(path), str(path).endswith(("/", os.sep))
-    ending = "" if is_folder else target.suffix.lower()
-    if ending not in KINDS or not target.name:
-        raise ValueError(f"{path} must end in .npy, .npz or .png, or be a folder, ending in {os.sep}; got {ending!r}")
+    target, ending = Path(path), ending_of(path)
     if ending in (".png", ""):
         _check_shades(target, shades)
     if columns is not None:
         check_count("columns", columns)
-    is_replaceable = is_image_folder if ending == "" else Path.is_file
-    with draft_of(target, overwrite=overwrite, is_replaceable=is_replaceable) as draft:
+    with draft_of(target, overwrite=overwrite, is_replaceable=_is_replaceable(ending)) as draft:
         kind = KINDS[ending](target, draft, shades=shades, columns=columns)
         written: list[int] = []
 
@@ -85,6 +107,11 @@ def open_sink(
             raise ValueError(f"{target}: nothing came that could be written to it")
         with named(target):
             kind.finish()
+
+
+def _is_replaceable(ending: str) -> Callable[[Path], bool] | None:
+    """Of a folder, whether one that is there may be replaced; None for a file."""
+    return is_image_folder if ending == "" else None
 
 
 def _select(target: Path, chunk: Chunk, names: Sequence[str] | None) -> dict[str, np.ndarray]:
