@@ -72,9 +72,10 @@ ROOMS = {
         {"jax", "numpy"},
     ),
     "comparison": (
-        {"__init__", "evaluation", "report", "writers", "folder", "outcome", "results", "findings", "trainer"},
-        {"jax", "numpy", "matplotlib"},
+        {"evaluation", "writers", "folder", "outcome", "results", "findings", "trainer"},
+        {"jax", "numpy"},
     ),
+    "comparison_page": ({"__init__", "comparison", "evaluation", "report"}, {"numpy", "matplotlib"}),
     "program": (
         {
             "types",
@@ -146,6 +147,7 @@ ROOMS = {
             "assess",
             "checks",
             "comparison",
+            "comparison_page",
             "data",
             "data_report",
             "drafts",

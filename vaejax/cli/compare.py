@@ -6,6 +6,7 @@ All runs are measured on the same examples with the same noise, so what differs 
 import argparse
 from pathlib import Path
 
+from vaejax import comparison
 from vaejax.cli.command import Answer, Parser, columns, say
 from vaejax.drafts import check_free, draft_of, named
 
@@ -25,13 +26,13 @@ def run(options: argparse.Namespace) -> Answer:
         raise ValueError(f"name two runs or more to compare; got {options.runs[0]} alone")
     check_free(options.output, options.overwrite)
     # Matplotlib comes with it, which no help should wait for.
-    from vaejax import comparison  # noqa: PLC0415
+    from vaejax.comparison_page import comparison_page  # noqa: PLC0415
 
     runs = comparison.read_runs(options.runs)
     say(f"comparing {len(runs)} runs")
     found = comparison.compare(runs)
     with draft_of(options.output, overwrite=options.overwrite) as draft, named(options.output):
-        draft.write_text(comparison.comparison_page(runs, found))
+        draft.write_text(comparison_page(runs, found))
     blocks = ["test, mean per example ± its standard error", columns(comparison.rows(found))]
     if any(found.differences.values()):
         blocks += [f"paired differences. {comparison.BETTER}", columns(comparison.difference_rows(found))]
