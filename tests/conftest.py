@@ -45,7 +45,8 @@ def finished_run(finished_runs, tmp_path):
     return Path(shutil.copytree(finished_runs[0], tmp_path / "run"))
 
 
-@pytest.fixture(scope="session")
+# Not longer than a module: its event loop sends what asyncio does elsewhere to other threads, which do not know of x64.
+@pytest.fixture(scope="module")
 def browser():
     """A real browser without a window; skips where there is none."""
     playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")

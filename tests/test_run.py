@@ -310,7 +310,7 @@ def test_the_bar_has_room_on_a_narrow_terminal():
 
 
 def test_the_light_installation_names_what_the_command_needs():
-    hidden = "import sys; sys.modules['tyro'] = None; from vaejax.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    hidden = "import sys; sys.modules['tyro'] = None; from vaejax.__main__ import main; sys.exit(main())"
     command = [sys.executable, "-c", hidden]
     result = subprocess.run([*command, "train", "digits_vae"], capture_output=True, text=True, check=False)
     assert result.returncode == 2
