@@ -25,7 +25,7 @@ def add_arguments(parser: Parser) -> None:
     # A variance needs two samples.
     for name, low, default, text in (
         ("samples", 2, usual.num_samples, "importance samples of each example"),
-        ("examples", 1, usual.num_examples, "of the test set, the first ones"),
+        ("examples", 1, usual.num_examples, "of the test set, chosen at random, the same for every run"),
         ("gaps", 0, usual.num_gaps, "of them, whose best Normal posterior is looked for; 0: none"),
         ("simulated", 0, usual.num_simulated, "examples drawn from the model, to bound their ln p(x) from both sides"),
         ("temperatures", 1, usual.num_temperatures, "of annealed importance sampling"),
