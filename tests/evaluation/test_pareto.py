@@ -102,3 +102,11 @@ def test_lengths_thresholds_and_bad_arguments():
         pareto_threshold(1)
     with pytest.raises(ValueError, match=r"tail must have shape \[M, \*B\].*got \(8, 2\) and \(3,\)"):
         pareto_k(jnp.ones((8, 2)), jnp.ones(3))
+
+
+def test_weights_that_differ_by_rounding_have_no_tail():
+    """As those of the exact posterior: one log-weight for all, but for float32."""
+    noise = 1e-5 * jax.random.uniform(jax.random.key(9), (60,)) ** -0.9 * 1e-2
+    level = -100.0 + jnp.sort(noise)
+    assert pareto_k(level[1:], level[0]) == -jnp.inf
+    assert jnp.isfinite(pareto_k(-100.0 + 1e3 * (jnp.sort(noise)[1:]), -100.0 + 1e3 * jnp.min(noise)))

@@ -10,6 +10,8 @@ from vaejax.types import Array
 
 # A fit to fewer is not worth its name.
 MIN_TAIL = 5
+# Nats by which the rounding of log-densities in float32 makes equal weights differ, and far below what matters.
+LEVEL = 1e-3
 
 
 def pareto_k(tail: Array, cutoff: Array) -> Array:
@@ -29,7 +31,7 @@ def pareto_k(tail: Array, cutoff: Array) -> Array:
 
     Returns:
       `[*B]`. NaN where fewer than five log-weights exceed the cutoff, and where one is NaN or infinite; -inf where
-      none exceeds it, since weights that are all equal have no tail.
+      none exceeds it by 0.001 nats, since weights that are all equal, but for rounding, have no tail.
 
     Raises:
       TypeError, ValueError: no arrays, or a cutoff that does not have the shape of one entry of the tail.
@@ -58,7 +60,7 @@ def pareto_k(tail: Array, cutoff: Array) -> Array:
     excess = jnp.where(exceeds, tail + jnp.log(-jnp.expm1(cutoff - tail)), -jnp.inf)
     known = jnp.all(tail < jnp.inf, axis=0) & (cutoff < jnp.inf)
     fitted = jnp.where(known & (count >= MIN_TAIL), _fit(excess, count), jnp.nan)
-    return jnp.where(known & (count == 0) & jnp.isfinite(cutoff), -jnp.inf, fitted)
+    return jnp.where(known & (tail[-1] - cutoff < LEVEL) & jnp.isfinite(cutoff), -jnp.inf, fitted)
 
 
 def tail_length(num_samples: int) -> int:
