@@ -288,3 +288,8 @@ def test_without_a_closed_divergence_the_mutual_information_decides(told, status
     assert (
         judge_collapse(None, np.array([0.5, 0.4]), posterior_variance=noise, mutual_information=told).status is status
     )
+
+
+def test_of_axes_of_which_nothing_is_known_nothing_is_said():
+    found = judge_collapse(None, np.array([0.5, 0.4]), mutual_information=3.0)
+    assert found.text == "The latents vary with the examples and carry up to 3 nats about them: no collapse seen."

@@ -108,6 +108,9 @@ def judge_collapse(
     )
     if status is Verdict.FULL:
         used = np.zeros_like(used)
+    elif status is Verdict.NONE and kl is None and noise is None:
+        # Which axis carries what is not known, only that all vary.
+        text = f"The latents vary with the examples and carry up to {whole:.2g} nats about them: no collapse seen."
     return Collapse(status, _axes(~used), _axes(offset), text)
 
 
