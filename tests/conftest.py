@@ -15,6 +15,8 @@ jax.config.update("jax_disable_most_optimizations", not os.environ.get("VAEJAX_T
 # A small program compiles in 0.3 s and loads in 0.06 s.
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".pytest_cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+# What commands in processes of their own keep, programs and arrays, stays here too.
+os.environ["VAEJAX_CACHE"] = str(Path(__file__).parent.parent / ".pytest_cache" / "vaejax")
 
 hypothesis.settings.register_profile("vaejax", deadline=None, max_examples=25, derandomize=True)
 hypothesis.settings.load_profile("vaejax")

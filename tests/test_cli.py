@@ -373,6 +373,36 @@ def test_an_interruption_while_the_command_is_loaded_is_a_line(capsys, monkeypat
     assert capsys.readouterr().err == "vaejax: error: interrupted\n"
 
 
+@pytest.mark.parametrize(("words", "code"), [(["--help"], 0), (["--version"], 0), ([], 2), (["evalute"], 2)])
+def test_what_can_be_said_without_jax_does_not_wait_for_it(words, code):
+    program = "import sys; sys.modules['jax'] = None; from vaejax.__main__ import main; sys.exit(main())"
+    result = subprocess.run([sys.executable, "-c", program, *words], check=False, capture_output=True, cwd=ROOT)
+    assert result.returncode == code, result.stderr
+
+
+def test_the_first_step_does_not_wait_for_what_is_needed_at_the_end():
+    program = (
+        "import sys, vaejax.cli.train; assert not {'matplotlib', 'tensorboardX', 'urllib.request'} & {*sys.modules}"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+
+
+def test_an_interruption_while_jax_is_loaded_is_a_line():
+    program = """
+import sys
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "jax":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting())
+from vaejax.__main__ import main
+sys.exit(main())
+"""
+    words = [sys.executable, "-c", program, "generate", "run"]
+    result = subprocess.run(words, check=False, capture_output=True, text=True, cwd=ROOT)
+    assert (result.returncode, result.stderr) == (130, "vaejax: error: interrupted\n")
+
+
 def test_samples_and_the_mixture_have_keys_of_their_own(finished_run, tmp_path, capsys, monkeypatch):
     """The key of the fit is that of a number that no sample has."""
     keys = []

@@ -400,6 +400,24 @@ def test_a_tracker_that_misses_a_package_itself_says_so(tmp_path, monkeypatch):
         MAKE["wandb"](tmp_path)
 
 
+def test_tensorboard_does_not_wait_for_torch_which_can_be_loaded_later(tmp_path):
+    (tmp_path / "torch.py").write_text("print('loaded')")
+    code = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+from vaejax import writers
+for folder in "ab":
+    writers.TensorBoard({str(tmp_path)!r} + "/" + folder).close()
+assert "torch" not in sys.modules
+print("written")
+import torch
+writers.TensorBoard({str(tmp_path / "c")!r}).close()
+assert sys.modules["torch"] is torch
+"""
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert said.split() == ["written", "loaded"]
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"id": 3}'])
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
 def test_a_damaged_id_is_named_and_no_new_run_is_started(tmp_path, wandb, mlflow, name, content):

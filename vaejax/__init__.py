@@ -1,107 +1,123 @@
 """vaejax: autoencoders and variational autoencoders as pure functions in JAX.
 
 Your encoder and your decoder are just functions; `vaejax.elbo` turns any two of them into a
-per-example bound in nats. This flat namespace is the mathematics and loads nothing but JAX; the
-other rooms are imported by name: `from vaejax import data, nets, training, evaluation, report`.
+per-example bound in nats. This flat namespace is the mathematics and loads nothing but JAX, when
+the first name is taken from it; the other rooms are imported by name:
+`from vaejax import data, nets, training, evaluation, report`.
 """
 
-from vaejax import distributions, objectives, testing, types
-from vaejax.distributions import (
-    AffineCoupling,
-    Autoregressive,
-    Bernoulli,
-    Categorical,
-    Chain,
-    ContinuousBernoulli,
-    Delta,
-    DiscretizedLogistic,
-    ElementwiseAffine,
-    HamiltonianPosterior,
-    Inverse,
-    Laplace,
-    Masked,
-    Mixture,
-    MultivariateNormal,
-    NegativeBinomial,
-    Normal,
-    OptimalNormal,
-    Permutation,
-    Planar,
-    Poisson,
-    PowerSpherical,
-    Radial,
-    RelaxedCategorical,
-    Reverse,
-    SphericalUniform,
-    Transformed,
-    bound_log_scale,
-    coupling_flow,
-    discretized_logistic_mixture,
-    inverse_autoregressive_flow,
-    kl_divergence,
-    masked_autoregressive_flow,
-    reparameterize,
-    standard_normal,
-    vamp_prior,
-    with_context,
-)
-from vaejax.objectives import (
-    CodebookState,
-    CodebookUsage,
-    GecoState,
-    VectorQuantized,
-    add,
-    autoencode,
-    capacity,
-    ciwae_bound,
-    codebook_loss,
-    codebook_usage,
-    commitment_loss,
-    dip_i,
-    dip_ii,
-    discriminator_loss,
-    elbo,
-    elbo_bound,
-    finite_scalar_codes,
-    finite_scalar_indices,
-    finite_scalar_quantize,
-    fool,
-    free_bits,
-    gaussian_kernel,
-    importance_bound,
-    init_codebook,
-    init_codebook_from,
-    init_geco,
-    inverse_multiquadratic,
-    iwae_bound,
-    jacobian_penalty,
-    kl,
-    ladder_elbo,
-    ladder_sample,
-    marginalize_label,
-    minibatch_weights,
-    miwae_bound,
-    mmd_to,
-    monte_carlo_kl,
-    negative_elbo,
-    negative_mean,
-    none,
-    permute_axes,
-    precision_weighted,
-    prior_ratio,
-    recipes,
-    renyi_bound,
-    residual_quantize,
-    revive_dead_codes,
-    scale,
-    stratified_weights,
-    tc_decomposition,
-    tc_from_discriminator,
-    update_codebook,
-    update_geco,
-    vector_quantize,
-)
-from vaejax.types import AutoencodeTerms, Bound, ElboTerms, ImportanceTerms, LadderTerms, MarginalTerms
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vaejax import distributions, objectives, testing, types
+    from vaejax.distributions import (
+        AffineCoupling,
+        Autoregressive,
+        Bernoulli,
+        Categorical,
+        Chain,
+        ContinuousBernoulli,
+        Delta,
+        DiscretizedLogistic,
+        ElementwiseAffine,
+        HamiltonianPosterior,
+        Inverse,
+        Laplace,
+        Masked,
+        Mixture,
+        MultivariateNormal,
+        NegativeBinomial,
+        Normal,
+        OptimalNormal,
+        Permutation,
+        Planar,
+        Poisson,
+        PowerSpherical,
+        Radial,
+        RelaxedCategorical,
+        Reverse,
+        SphericalUniform,
+        Transformed,
+        bound_log_scale,
+        coupling_flow,
+        discretized_logistic_mixture,
+        inverse_autoregressive_flow,
+        kl_divergence,
+        masked_autoregressive_flow,
+        reparameterize,
+        standard_normal,
+        vamp_prior,
+        with_context,
+    )
+    from vaejax.objectives import (
+        CodebookState,
+        CodebookUsage,
+        GecoState,
+        VectorQuantized,
+        add,
+        autoencode,
+        capacity,
+        ciwae_bound,
+        codebook_loss,
+        codebook_usage,
+        commitment_loss,
+        dip_i,
+        dip_ii,
+        discriminator_loss,
+        elbo,
+        elbo_bound,
+        finite_scalar_codes,
+        finite_scalar_indices,
+        finite_scalar_quantize,
+        fool,
+        free_bits,
+        gaussian_kernel,
+        importance_bound,
+        init_codebook,
+        init_codebook_from,
+        init_geco,
+        inverse_multiquadratic,
+        iwae_bound,
+        jacobian_penalty,
+        kl,
+        ladder_elbo,
+        ladder_sample,
+        marginalize_label,
+        minibatch_weights,
+        miwae_bound,
+        mmd_to,
+        monte_carlo_kl,
+        negative_elbo,
+        negative_mean,
+        none,
+        permute_axes,
+        precision_weighted,
+        prior_ratio,
+        recipes,
+        renyi_bound,
+        residual_quantize,
+        revive_dead_codes,
+        scale,
+        stratified_weights,
+        tc_decomposition,
+        tc_from_discriminator,
+        update_codebook,
+        update_geco,
+        vector_quantize,
+    )
+    from vaejax.types import AutoencodeTerms, Bound, ElboTerms, ImportanceTerms, LadderTerms, MarginalTerms
+else:
+
+    def __getattr__(name: str) -> Any:
+        """Load all names when the first is asked for, which `vaejax --help` never does."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        for room in ("distributions", "objectives", "testing", "types"):
+            found = vars(importlib.import_module(f"{__name__}.{room}"))
+            globals().update((each, found[each]) for each in found.keys() & {*__all__})
+        return globals()[name]
+
 
 __version__ = "0.1.0"
 
@@ -208,3 +224,7 @@ __all__ = [
     "vector_quantize",
     "with_context",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -9,7 +9,7 @@ import jax
 from vaejax.data import Dataset, batches_from, epoch_indices, read_all
 from vaejax.memory import EXAMPLES_SHARE, device_capacity
 from vaejax.settings import FeedChoice, Running, Settings
-from vaejax.training import Feed, agree, resident, streamed
+from vaejax.training import Feed, agree, optimistic, place_examples, resident, streamed
 from vaejax.training.step import Step
 from vaejax.types import Array
 
@@ -30,15 +30,33 @@ def make_plan(dataset: Dataset, settings: Settings) -> Callable[[Any], Array]:
     )
 
 
-def make_feed(step: Step, dataset: Dataset, settings: Settings, **placement: Any) -> Feed:
-    """The feed of a run: the same batches wherever they come from."""
+def make_feed(
+    step: Step, dataset: Dataset, settings: Settings, *, unguarded: Step | None = None, **placement: Any
+) -> Feed:
+    """The feed of a run: the same batches wherever they come from.
+
+    Args:
+      step: of the run.
+      dataset: whose training examples it takes.
+      settings: of the run.
+      unguarded: the same step without a guard against what is not finite, to be taken as long as nothing is.
+      placement: the mesh, and where on it a run's own arrays lie.
+    """
+    make = _feed_maker(dataset, settings, **placement)
+    return make(step) if unguarded is None else optimistic(make(unguarded), make(step))
+
+
+def _feed_maker(dataset: Dataset, settings: Settings, **placement: Any) -> Callable[[Step], Feed]:
+    """A step to its feed; feeds of several steps share the examples."""
     plan, examples = make_plan(dataset, settings), dataset.train.examples
     if is_resident(dataset, settings.running):
         epoch = settings.steps_per_epoch(dataset)
-        return resident(step, read_all(examples), plan, steps_per_epoch=epoch, **placement)
+        mesh = placement.get("mesh")
+        on_device = place_examples(read_all(examples), mesh)
+        return lambda step: resident(step, on_device, plan, steps_per_epoch=epoch, **placement)
     share = (jax.process_index(), jax.process_count())
     source = partial(batches_from, plan, examples, share=share, num_threads=settings.running.reader_threads)
-    return streamed(step, source, **placement)
+    return lambda step: streamed(step, source, **placement)
 
 
 def is_resident(dataset: Dataset, running: Running) -> bool:

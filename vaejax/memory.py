@@ -1,11 +1,15 @@
 """How much memory there is, and how much a run has needed."""
 
+import math
 import os
 import re
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
+from jax.extend import core
 
 # The part of a memory, of the machine or of a device, that examples may take; more are read or streamed.
 EXAMPLES_SHARE = 0.25
@@ -40,6 +44,28 @@ def _read(path: str) -> str:
         return Path(path).read_text().strip()
     except OSError:
         return ""
+
+
+def largest_array(function: Callable[..., Any], *arguments: Any) -> int:
+    """The bytes of the largest array that a function computes, its arguments not among them; nothing is computed.
+
+    >>> import jax.numpy as jnp
+    >>> largest_array(lambda x: jnp.sum(jnp.outer(x, x)), jax.ShapeDtypeStruct((100,), jnp.float32))
+    40000
+    """
+    return max(_sizes(jax.make_jaxpr(function)(*arguments).jaxpr), default=0)
+
+
+def _sizes(jaxpr: Any) -> Iterator[int]:
+    for equation in jaxpr.eqns:
+        for variable in equation.outvars:
+            yield math.prod(variable.aval.shape) * variable.aval.dtype.itemsize
+        for parameter in jax.tree.leaves(equation.params, is_leaf=lambda each: isinstance(each, JAXPRS)):
+            if isinstance(parameter, JAXPRS):
+                yield from _sizes(getattr(parameter, "jaxpr", parameter))
+
+
+JAXPRS = (core.Jaxpr, core.ClosedJaxpr)
 
 
 def peak_memory() -> dict[str, int]:

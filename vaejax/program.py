@@ -16,6 +16,7 @@ from vaejax.evaluation import batch_metrics
 from vaejax.evaluation.latents import ACTIVE_VARIANCE
 from vaejax.experiment import Experiment, Settings
 from vaejax.feed import make_feed, seed_streams
+from vaejax.memory import largest_array
 from vaejax.objectives import negative_mean
 from vaejax.outcome import example_figures, shades_of
 from vaejax.settings import NotFinitePolicy
@@ -37,6 +38,8 @@ from vaejax.training.gradients import Metrics
 from vaejax.training.step import Step
 from vaejax.types import Array, Distribution, Params
 
+# The bytes of an array that a core of a CPU still has at hand when it reads it again.
+CACHED = 2**20
 # Examples whose values are looked at before training.
 MAX_CHECKED, CHECKED_AT_ONCE = 2**17, 2**12
 # Of examples that are read for it, and the numbers of all that are looked at together.
@@ -72,15 +75,17 @@ def make_program(experiment: Experiment, settings: Settings) -> Program:
     """The program of an experiment on the devices that its settings ask for."""
     running, dataset = settings.running, experiment.dataset
     mesh = data_mesh(running.devices)
-    step = make_step(experiment, settings)
+    # One that runs to its end or not at all needs no guard until something is not finite.
+    unguarded = settings.training.not_finite is NotFinitePolicy.RAISE
+    steps = [make_step(experiment, settings, guarded=guarded) for guarded in ([True, False] if unguarded else [True])]
     steps_per_epoch = settings.steps_per_epoch(dataset)
     placement: dict[str, Any] = {}
     if mesh.size > 1:
         _check_batch(settings.batch_size, mesh)
-        step = on_mesh(step, mesh, shard_params=running.shard_params)
+        steps = [on_mesh(step, mesh, shard_params=running.shard_params) for step in steps]
         shardings = partial(state_shardings, mesh=mesh, shard_params=running.shard_params)
         placement = {"mesh": mesh, "sharding_of": shardings}
-    feed = make_feed(step, dataset, settings, **placement)
+    feed = make_feed(steps[0], dataset, settings, unguarded=steps[1] if unguarded else None, **placement)
     return Program(
         feed,
         partial(initial_state, experiment, settings),
@@ -90,17 +95,43 @@ def make_program(experiment: Experiment, settings: Settings) -> Program:
     )
 
 
-def make_step(experiment: Experiment, settings: Settings) -> Step:
-    """The train step of an experiment."""
-    wanted = settings.training
+def make_step(experiment: Experiment, settings: Settings, *, guarded: bool = True) -> Step:
+    """The train step of an experiment, guarded against what is not finite or not."""
+    wanted, loss = settings.training, make_loss(experiment)
+    parts = micro_batches(loss, experiment, settings) if wanted.micro_batches is None else wanted.micro_batches
     return make_train_step(
-        make_loss(experiment),
+        loss,
         experiment.optimizer,
-        num_micro_batches=wanted.micro_batches,
+        num_micro_batches=parts,
         schedules=experiment.schedules,
         ema_decay=wanted.ema_decay,
-        max_skipped=max_skipped(settings),
+        max_skipped=max_skipped(settings) if guarded else None,
     )
+
+
+def micro_batches(loss: Any, experiment: Experiment, settings: Settings) -> int:
+    """In how many parts a batch is fastest: on a CPU so many that the arrays of a part stay in its cache."""
+    if (
+        not isinstance(loss, PerExample)
+        or jax.default_backend() != "cpu"
+        or data_mesh(settings.running.devices).size > 1
+    ):
+        return 1
+    whole, one = (_largest_array(loss, experiment, size) for size in (settings.batch_size, 1))
+    # What does not grow with the batch, such as a kernel turned round, is none of its arrays.
+    wanted = settings.batch_size * max(0, whole - one) / max(1, settings.batch_size - 1) / CACHED
+    counts = (count for count in range(1, settings.batch_size) if settings.batch_size % count == 0 and count >= wanted)
+    return next(counts, settings.batch_size)
+
+
+def _largest_array(loss: PerExample, experiment: Experiment, batch_size: int) -> int:
+    """The bytes of the largest array in the loss of a batch."""
+    key, step = jax.eval_shape(lambda: (jax.random.key(0), jnp.zeros((), jnp.int32)))
+    params = jax.eval_shape(experiment.model.init, key)
+    keys = jax.ShapeDtypeStruct((batch_size,), key.dtype)
+    batch = jax.ShapeDtypeStruct((batch_size, *experiment.dataset.shape), experiment.dataset.dtype)
+    scheduled = {name: jax.eval_shape(schedule, step) for name, schedule in experiment.schedules.items()}
+    return largest_array(lambda *arguments: loss.loss(*arguments[:3], **arguments[3]), params, keys, batch, scheduled)
 
 
 def max_skipped(settings: Settings) -> int:

@@ -19,10 +19,8 @@ from vaejax.findings import read_findings
 from vaejax.folder import CONFIG, RESULTS, differences, open_folder, read_config
 from vaejax.memory import peak_memory
 from vaejax.outcome import make_validation, measure
-from vaejax.pictures import draw
 from vaejax.program import check_fit, final_params, make_program
 from vaejax.results import RunResult, read_measured, read_result, write_measured, write_result
-from vaejax.run_report import write_report
 from vaejax.settings import Running, settings_from
 from vaejax.trainer import CHECKPOINTS, METRICS, Callback, Trainer, done
 from vaejax.training import (
@@ -98,6 +96,10 @@ def _conclude(
     seconds = [line["seconds"] for line in history]
     # The first epoch holds the compilation, which says nothing about the speed.
     speeds = [settings.batch_size * count / max(each, 1e-9) for count, each in zip(steps, seconds, strict=True)]
+    # Matplotlib comes with them, which no first step should wait for.
+    from vaejax.pictures import draw  # noqa: PLC0415
+    from vaejax.run_report import write_report  # noqa: PLC0415
+
     measured = measure(experiment, params)
     write_measured(folder, measured)
     pictures = list(draw(experiment, params, measured, history, folder))
@@ -185,6 +187,8 @@ def rewrite_report(opened: OpenRun) -> Path:
       FileNotFoundError: the run is not finished.
       ValueError: a file of it is damaged.
     """
+    from vaejax.run_report import write_report  # noqa: PLC0415
+
     folder = opened.folder
     if not (folder / RESULTS).is_file():
         raise FileNotFoundError(f"{folder} is not finished: it has no {RESULTS}; train it to its end")

@@ -60,8 +60,9 @@ class Training:
     """Epochs in which the learning rate grows to its full size."""
     clip_norm: float | None = None
     """Gradients of a larger norm are scaled down to it."""
-    micro_batches: int = 1
-    """Parts of a batch that are computed one after the other, to save memory; the result is that of the whole."""
+    micro_batches: int | None = None
+    """Parts of a batch that are computed one after the other, to save memory; the result is that of the whole. By
+    default 1, and on a CPU so many that the arrays of a part stay in its cache."""
     ema_decay: float | None = None
     """Decay of a moving average of the weights, which is then what is evaluated."""
     precision: Precision = Precision.FLOAT32
@@ -82,7 +83,8 @@ class Training:
 
     def check(self) -> None:
         """Raise `TypeError` or `ValueError` on a setting that cannot be."""
-        check_count("micro_batches", self.micro_batches)
+        if self.micro_batches is not None:
+            check_count("micro_batches", self.micro_batches)
         for name in ("max_not_finite", "validation_size", "patience", "patience_warm_up"):
             check_count(name, getattr(self, name), minimum=0)
         check_nonnegative("warm_up", self.warm_up)
@@ -166,7 +168,7 @@ class Settings:
             raise ValueError(f"learning_rate must be positive and finite; got {self.learning_rate}")
         self.training.check()
         self.running.check()
-        if self.batch_size % self.training.micro_batches:
+        if self.batch_size % (self.training.micro_batches or 1):
             raise ValueError(
                 f"micro_batches must divide the batch_size {self.batch_size}; got {self.training.micro_batches}"
             )

@@ -1,56 +1,75 @@
-"""A sweep of members as one program against the same members one after the other.
+"""A sweep of members as one program, against one member and against all of them one after the other.
 
-Shows: what is won by training seeds and settings together: the same arithmetic in larger pieces.
-Command: python experiments/benchmarks/sweep.py
-Time: a minute on 2 cores.
-Measures: seconds for all members to make an epoch, medians of interleaved rounds, and their ratio; compilation is not
-  in them. One after the other is the best case: one program that is compiled once for all members.
+A step is an epoch of all members of `digits_vae`. One after the other is the best case: one program that is compiled
+once for all members.
 """
 
-import argparse
-import json
-import statistics
-import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 
 from vaejax import experiment, program, sweep
 
+from .report import Line, Part
+from .timing import Begin, Budget, Timing, race, times_faster
 
-def main() -> None:
-    """Measure both, turn about, and print the medians."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--experiment", default="digits_vae")
-    parser.add_argument("--members", type=int, default=8)
-    parser.add_argument("--epochs", type=int, default=5, help="in each round")
-    parser.add_argument("--rounds", type=int, default=7)
-    options = parser.parse_args()
-    module = experiment.load_experiment(options.experiment)
+EXPERIMENT, EPOCHS = "digits_vae", 40
+MEMBERS = (1, 8, 32)
+COST = "cost of one member"
+
+
+def run(budget: Budget) -> Part:
+    """Each number of members, in one race."""
+    members = MEMBERS[:2] if budget.quick else MEMBERS
+    contest = race(contestants(members), 2 if budget.quick else EPOCHS, budget)
+    one = contest.timings.get(label(1, "together"))
+    lines = [
+        Line(members_of(count), way, figures_of(contest.timings[label(count, way)], one, count))
+        for count in members
+        for way in ("together", "one after the other")
+        if label(count, way) in contest.timings
+    ]
+    return Part(f"Sweep of {EXPERIMENT}", lines, {"epochs": contest}, shown=COST)
+
+
+def label(count: int, way: str) -> str:
+    """The name of a contestant."""
+    return f"{members_of(count)} {way}"
+
+
+def members_of(count: int) -> str:
+    """So many members, in words."""
+    return "1 member" if count == 1 else f"{count} members"
+
+
+def figures_of(timing: Timing, one: Timing | None, count: int) -> dict[str, float]:
+    """Seconds of an epoch of all members, and how many members that train alone cost as much."""
+    figures = {"ms per epoch": 1e3 * timing.per_step, "ms per epoch and member": 1e3 * timing.per_step / count}
+    return figures | ({COST: 1 / times_faster(timing, one)} if one else {})
+
+
+def contestants(members: tuple[int, ...]) -> dict[str, Begin]:
+    """Together, and all but one also one after the other."""
+    together: dict[str, Begin] = {label(count, "together"): partial(begin, count, 1) for count in members}
+    return together | {label(count, "one after the other"): partial(begin, 1, count) for count in members if count > 1}
+
+
+def begin(members: int, times: int) -> Callable[[int], object]:
+    """So many members together, which train so many times in each turn."""
+    module = experiment.load_experiment(EXPERIMENT)
     settings = module.Settings()
     built = module.build(settings)
-    values = sweep.member_values(settings, {}, options.members)
-    together = sweep.make_sweep_program(settings, module.build, built, values)
-    alone = program.make_program(built, settings)
-    contestants: dict[str, tuple[program.Program, int]] = {"together": (together, 1), "alone": (alone, options.members)}
-    progress: dict[str, Any] = {name: made.begin() for name, (made, _) in contestants.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for turn in range(options.rounds + 1):
-        for name, (made, times) in contestants.items():
-            start = time.perf_counter()
-            for _ in range(times):
-                done = int(progress[name].state.step.max())
-                stop = done + options.epochs * made.steps_per_epoch
-                progress[name] = jax.block_until_ready(made.feed.advance(progress[name], stop))
-            if turn:  # the first round compiles
-                seconds[name].append((time.perf_counter() - start) / options.epochs)
-    medians = {name: statistics.median(times) for name, times in seconds.items()}
-    ratio = statistics.median(a / b for a, b in zip(seconds["together"], seconds["alone"], strict=True))
-    for name, median in medians.items():
-        print(f"{name:<10}{median * 1e3:8.1f} ms for an epoch of {options.members} members")
-    print(f"ratio     {ratio:8.2f}  (together by alone, median of {options.rounds} rounds)")
-    print(json.dumps({"seconds": seconds, "ratio": ratio, "jax": jax.__version__}))
+    if members == 1:
+        made = program.make_program(built, settings)
+    else:
+        made = sweep.make_sweep_program(settings, module.build, built, sweep.member_values(settings, {}, members))
+    progress: list[Any] = [made.begin()]
 
+    def advance(epochs: int) -> None:
+        for _ in range(times):
+            stop = int(progress[0].state.step.max()) + epochs * made.steps_per_epoch
+            progress[0] = jax.block_until_ready(made.feed.advance(progress[0], stop))
 
-if __name__ == "__main__":
-    main()
+    return advance

@@ -117,7 +117,7 @@ def test_a_network_that_swallows_everything_is_waited_for_briefly(monkeypatch):
         waits.append(timeout)
         raise TimeoutError("timed out")
 
-    monkeypatch.setattr(download.urllib.request, "urlopen", swallow)
+    monkeypatch.setattr("urllib.request.urlopen", swallow)
     with pytest.raises(FileNotFoundError, match="timed out"):
         fetch("own", NOWHERE)
     assert waits == [download.PATIENCE]

@@ -8,8 +8,6 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-
 from vaejax import __version__
 from vaejax.cli.command import Parser, show
 from vaejax.cli.commands import COMMANDS, load, make_parser
@@ -38,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = _warn  # type: ignore[assignment]
         code = _run(words)
-    if code and jax.distributed.is_initialized():
+    jax = sys.modules.get("jax")
+    if code and jax is not None and jax.distributed.is_initialized():
         # A normal end would wait for the other hosts, which wait for this one; so they notice, and end too.
         sys.stdout.flush()
         os._exit(code)
@@ -85,13 +84,22 @@ def _answer(words: list[str]) -> int:
         return 0
     if not hasattr(command, "TAKES_SETTINGS"):
         options = parser.parse_args(rest)
+        _keep_compiled()
         with stoppable():
             show(command.run(options), as_json=options.json)
         return 0
     options, settings = _parse_known(parser, rest)
+    _keep_compiled()
     # Training listens to signals itself.
     show(command.run(options, settings), as_json=options.json)
     return 0
+
+
+def _keep_compiled() -> None:
+    # JAX comes with it, which no help should wait for.
+    from vaejax.compilation_cache import keep_compiled  # noqa: PLC0415
+
+    keep_compiled()
 
 
 def _parse_known(parser: Parser, words: list[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -3,14 +3,10 @@
 import argparse
 import json
 import math
-import os
 import re
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
-
-import jax
-import numpy as np
 
 
 class Answer(NamedTuple):
@@ -53,20 +49,6 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def check_platform() -> None:
-    """Raise where JAX has no device of the platform that was asked for; it never falls back to another.
-
-    JAX_PLATFORMS is how a person asks for one, as `make train ACCEL=gpu` does.
-    """
-    try:
-        jax.devices()
-    except (RuntimeError, AssertionError) as error:
-        # JAX fails an assertion where not even the wheels for the platform are installed.
-        asked = os.environ.get("JAX_PLATFORMS", "any platform")
-        reason = next(iter(str(error).splitlines()), "its wheels are not installed")
-        raise OSError(f"JAX finds no device for {asked}: {reason}") from error
-
-
 def to_json(value: Any) -> Any:
     """Anything that commands answer as what JSON has: paths are strings; NaN and infinities, which it lacks, null."""
     if hasattr(value, "_asdict"):
@@ -75,8 +57,9 @@ def to_json(value: Any) -> Any:
         return {str(name): to_json(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [to_json(each) for each in value]
-    if isinstance(value, np.ndarray | np.generic | jax.Array):
-        return to_json(np.asarray(value).tolist())
+    # Arrays and their elements, of NumPy and of JAX.
+    if hasattr(value, "tolist"):
+        return to_json(value.tolist())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return str(value) if isinstance(value, Path) else value

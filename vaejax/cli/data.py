@@ -9,7 +9,8 @@ import re
 from pathlib import Path
 
 from vaejax import data
-from vaejax.cli.command import Answer, Parser, check_platform
+from vaejax.cli.command import Answer, Parser
+from vaejax.cli.platform import check_platform
 from vaejax.cli.values import integer
 from vaejax.drafts import check_free, draft_of, named
 from vaejax.feed import describe_feed

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vaejax.checks import is_image
-from vaejax.cli.command import Answer, Parser, check_platform, say
+from vaejax.cli.command import Answer, Parser, say
+from vaejax.cli.platform import check_platform
 from vaejax.cli.values import MAX_SEED, integer
 from vaejax.making import BATCH_SIZE, Chunk
 from vaejax.outcome import shades_of

@@ -2,7 +2,8 @@
 
 import argparse
 
-from vaejax.cli.command import Answer, Parser, check_platform
+from vaejax.cli.command import Answer, Parser
+from vaejax.cli.platform import check_platform
 from vaejax.replay import describe, replay
 
 

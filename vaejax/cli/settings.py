@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import tyro
 
-from vaejax.cli.command import check_platform
+from vaejax.cli.platform import check_platform
 from vaejax.data import Dataset
 from vaejax.experiment import Settings, load_experiment
 from vaejax.feed import describe_feed

@@ -2,14 +2,11 @@
 
 import contextlib
 import hashlib
-import http.client
 import io
 import logging
 import os
 import sys
 import threading
-import urllib.error
-import urllib.request
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -141,6 +138,11 @@ def check_network(name: str, files: Files, folders: Iterable[Path]) -> None:
 
     tensorflow-datasets would try for minutes.
     """
+    # They take a while to load, and mostly the files are there.
+    import http.client  # noqa: PLC0415
+    import urllib.error  # noqa: PLC0415
+    import urllib.request  # noqa: PLC0415
+
     url, _ = next(iter(files.values()))
     try:
         with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PATIENCE):

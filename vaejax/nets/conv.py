@@ -9,12 +9,38 @@ from flax import nnx
 
 from vaejax.checks import check_count
 from vaejax.nets import heads
+from vaejax.nets.dense import Dense
 from vaejax.nets.heads import Head
 from vaejax.nets.model import Model, check_shape, make_model
+from vaejax.nets.strided import STRIDES, convolve, convolve_transposed
 from vaejax.types import Array, Shape
 
 KERNEL = (4, 4)
-STRIDES = (2, 2)
+
+
+class Convolution(nnx.Conv):
+    """A 4x4 convolution of stride 2, with Flax's parameters."""
+
+    def __init__(self, inputs: int, outputs: int, rngs: nnx.Rngs):
+        super().__init__(inputs, outputs, KERNEL, strides=STRIDES, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        """`[N, H, W, inputs]` to `[N, ceil(H / 2), ceil(W / 2), outputs]`."""
+        x, kernel, bias = self.promote_dtype((x, self.kernel[...], self.bias[...]), dtype=self.dtype)
+        return convolve(x, kernel) + bias
+
+
+class TransposedConvolution(nnx.ConvTranspose):
+    """A transposed 4x4 convolution of stride 2, with Flax's parameters."""
+
+    def __init__(self, inputs: int, outputs: int, rngs: nnx.Rngs):
+        super().__init__(inputs, outputs, KERNEL, strides=STRIDES, rngs=rngs)
+
+    def __call__(self, y: Array, size: tuple[int, int]) -> Array:
+        """`[N, h, w, inputs]` to `[N, *size, outputs]`."""
+        y, kernel, bias = self.promote_dtype((y, self.kernel[...], self.bias[...]), dtype=self.dtype)
+        # Flax's kernel is that of the convolution of an image with zeros between its pixels.
+        return convolve_transposed(y, kernel[::-1, ::-1].swapaxes(2, 3), size) + bias
 
 
 class ConvEncoder(nnx.Module):
@@ -28,11 +54,9 @@ class ConvEncoder(nnx.Module):
         activation: Callable[[Array], Array],
         rngs: nnx.Rngs,
     ):
-        self.convolutions = nnx.List(
-            [nnx.Conv(a, b, KERNEL, strides=STRIDES, rngs=rngs) for a, b in pairwise((data_shape[-1], *channels))]
-        )
+        self.convolutions = nnx.List([Convolution(a, b, rngs) for a, b in pairwise((data_shape[-1], *channels))])
         height, width = _sizes(data_shape, len(channels))[-1]
-        self.dense = nnx.Linear(height * width * channels[-1], outputs, rngs=rngs)
+        self.dense = Dense(height * width * channels[-1], outputs, rngs=rngs)
         self.activation = activation
 
     def __call__(self, x: Array) -> Array:
@@ -45,7 +69,7 @@ class ConvEncoder(nnx.Module):
 class ConvDecoder(nnx.Module):
     """The mirror image: a dense layer and transposed convolutions, each doubling the image.
 
-    Where halving had rounded up, the doubled image is one row or column too large and is cropped.
+    Where halving had rounded up, doubling leaves a row or column out.
     """
 
     def __init__(
@@ -61,17 +85,15 @@ class ConvDecoder(nnx.Module):
         height, width = self.sizes[0]
         reverse = tuple(reversed(channels))
         self.first_shape = (height, width, reverse[0])
-        self.dense = nnx.Linear(latent_size, math.prod(self.first_shape), rngs=rngs)
-        self.convolutions = nnx.List(
-            [nnx.ConvTranspose(a, b, KERNEL, strides=STRIDES, rngs=rngs) for a, b in pairwise((*reverse, outputs))]
-        )
+        self.dense = Dense(latent_size, math.prod(self.first_shape), rngs=rngs)
+        self.convolutions = nnx.List([TransposedConvolution(a, b, rngs) for a, b in pairwise((*reverse, outputs))])
         self.activation = activation
 
     def __call__(self, z: Array) -> Array:
         """`[N, latent_size]` to `[N, H, W, outputs]`."""
         x = self.dense(z).reshape(len(z), *self.first_shape)
-        for convolution, (height, width) in zip(self.convolutions, self.sizes[1:], strict=True):
-            x = convolution(self.activation(x))[:, :height, :width]
+        for convolution, size in zip(self.convolutions, self.sizes[1:], strict=True):
+            x = convolution(self.activation(x), size)
         return x
 
 

@@ -9,6 +9,7 @@ from flax import nnx
 
 from vaejax.checks import check_count
 from vaejax.nets import heads
+from vaejax.nets.dense import Dense
 from vaejax.nets.heads import Head
 from vaejax.nets.model import Model, check_shape, make_model
 from vaejax.types import Array, Shape
@@ -18,7 +19,7 @@ class Perceptron(nnx.Module):
     """Dense layers with an activation between them: `[N, *E]`, flattened, to `[N, sizes[-1]]`."""
 
     def __init__(self, sizes: Sequence[int], activation: Callable[[Array], Array], rngs: nnx.Rngs):
-        self.layers = nnx.List([nnx.Linear(fan_in, fan_out, rngs=rngs) for fan_in, fan_out in pairwise(sizes)])
+        self.layers = nnx.List([Dense(fan_in, fan_out, rngs=rngs) for fan_in, fan_out in pairwise(sizes)])
         self.activation = activation
 
     def __call__(self, x: Array) -> Array:

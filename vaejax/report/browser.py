@@ -7,6 +7,7 @@ constant, and what is left is written as JSON, for `program.js` to run in float3
 import base64
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib import resources
 from typing import Any, NamedTuple
 
@@ -33,6 +34,16 @@ CALLS = {
     "remat": "jaxpr",
     "remat2": "jaxpr",
     "checkpoint": "jaxpr",
+}
+
+# Primitives of `nets`, of one member, as JAX's own.
+CONVOLUTION: Any = {"padding": "SAME", "dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+EXPANSIONS: dict[str, Callable[..., Array]] = {
+    "dense": lambda x, kernel: (x[0] @ kernel[0])[None],
+    "convolve": lambda x, kernel: jax.lax.conv_general_dilated(x[0], kernel[0], (2, 2), **CONVOLUTION)[None],
+    "convolve_transposed": lambda y, kernel, size: jax.lax.conv_transpose(
+        y[0], kernel[0], (2, 2), transpose_kernel=True, **CONVOLUTION
+    )[None, :, : size[0], : size[1]],
 }
 
 
@@ -132,6 +143,9 @@ def _lower_equation(equation: Any, inputs: list[Value], builder: Builder) -> Seq
         return lowering.fold(equation, inputs)
     if name in CALLS:
         return _lower(*_opened(parameters[CALLS[name]]), inputs, builder)
+    if name in EXPANSIONS:
+        expanded = jax.make_jaxpr(partial(EXPANSIONS[name], **parameters))(*(atom.aval for atom in equation.invars))
+        return _lower(expanded.jaxpr, expanded.consts, inputs, builder)
     if name == "scan":
         return _lower_scan(parameters, inputs, builder)
     return lowering.lower(equation, inputs, builder)

@@ -6,9 +6,10 @@ from vaejax.training.gradients import PerExample, per_example
 from vaejax.training.hosts import agree, is_first_host, join_cluster
 from vaejax.training.interrupts import Interrupted, Interrupts
 from vaejax.training.loop import Feed, NotFinite, Progress, Report, begin, fit, progress_like
+from vaejax.training.optimistic import optimistic
 from vaejax.training.optimizers import learning_rate_schedule, make_optimizer
 from vaejax.training.parallel import data_mesh, data_parallel, on_mesh, place, state_shardings, to_host
-from vaejax.training.resident import resident
+from vaejax.training.resident import place_examples, resident
 from vaejax.training.schedules import constant, cyclic, linear, sigmoid
 from vaejax.training.step import (
     Skipped,
@@ -55,9 +56,11 @@ __all__ = [
     "make_stateful_train_step",
     "make_train_step",
     "on_mesh",
+    "optimistic",
     "path_of",
     "per_example",
     "place",
+    "place_examples",
     "progress_like",
     "read_about",
     "resident",

@@ -44,7 +44,7 @@ def resident(
     check_count("steps_per_epoch", steps_per_epoch)
     if mesh is not None:
         sharding_of = sharding_of or partial(state_shardings, mesh=mesh)
-    examples = jax.device_put(examples) if mesh is None else place(examples, state_shardings(examples, mesh))
+    examples = place_examples(examples, mesh)
 
     def batch_of(rows: Array, number: Array, examples: Any) -> Any:
         indices = jnp.take(rows, number % steps_per_epoch, axis=-2)
@@ -73,3 +73,8 @@ def resident(
     compiled = jax.jit(run, donate_argnums=0)
     first = lambda state: step(state, batch_of(plan(jnp.int32(0)), jnp.int32(0), examples))[1]
     return Feed(lambda progress, stop: compiled(progress, examples, np.int32(stop)), first, sharding_of)
+
+
+def place_examples(examples: Any, mesh: Mesh | None = None) -> Any:
+    """Examples on the device, or on each device of a mesh; those that are there already are not moved."""
+    return jax.device_put(examples) if mesh is None else place(examples, state_shardings(examples, mesh))

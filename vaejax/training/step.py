@@ -224,15 +224,20 @@ def _average(state: TrainState, params: Params, decay: ArrayLike) -> Params:
     return jax.tree.map(lambda old, new: (weight * old + (1.0 - weight) * new).astype(old.dtype), state.ema, params)
 
 
-def _guard(before: TrainState, after: TrainState, metrics: Metrics, max_skipped: int) -> TrainState:
-    """The state after a step, or the one before it where the step is not finite."""
-    outcome = (metrics["loss"], metrics["gradient_norm"], after.params, after.extra, after.ema)
+def is_sound(before: TrainState, after: TrainState, loss: Array, gradient_norm: Array) -> Array:
+    """Whether nothing has become other than finite from one state to another: `[]` bool."""
+    outcome = (loss, gradient_norm, after.params, after.extra, after.ema)
     # Some optimizers begin with an infinite best value.
     spoiled = [
         _is_finite(old) & ~_is_finite(new)
         for old, new in zip(*map(jax.tree.leaves, (before.opt_state, after.opt_state)), strict=True)
     ]
-    finite = jnp.all(jnp.stack([_is_finite(leaf) for leaf in jax.tree.leaves(outcome)] + [~each for each in spoiled]))
+    return jnp.all(jnp.stack([_is_finite(leaf) for leaf in jax.tree.leaves(outcome)] + [~each for each in spoiled]))
+
+
+def _guard(before: TrainState, after: TrainState, metrics: Metrics, max_skipped: int) -> TrainState:
+    """The state after a step, or the one before it where the step is not finite."""
+    finite = is_sound(before, after, metrics["loss"], metrics["gradient_norm"])
     failed = has_failed(before, max_skipped)
     keep = finite & ~failed
     bad = (~finite & ~failed).astype(jnp.int32)

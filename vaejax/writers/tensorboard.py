@@ -2,7 +2,10 @@
 
 import os
 import struct
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +40,9 @@ class TensorBoard:
             check_count("resume_step", resume_step, minimum=0)
         # Not its SummaryWriter, which writes from a thread: its flush leaves behind what is still queued, and after an
         # error of the disk the queue fills up and the run hangs.
-        self._events = require("tensorboardX.event_file_writer")
-        self._summary = require("tensorboardX.proto.summary_pb2").Summary
+        with _without_torch():
+            self._events = require("tensorboardX.event_file_writer")
+            self._summary = require("tensorboardX.proto.summary_pb2").Summary
         Path(folder).mkdir(parents=True, exist_ok=True)
         # A name holds the second, and files are read in the order of their names.
         number = len(list(Path(folder).glob("events.out.tfevents.*")))
@@ -76,3 +80,16 @@ class TensorBoard:
     def _add(self, step: int, **content: Any) -> None:
         self._file.write_event(self._events.event_pb2.Event(wall_time=time.time(), step=step, **content))
         self._file.flush()
+
+
+@contextmanager
+def _without_torch() -> Iterator[None]:
+    """A context in which torch, which tensorboardX loads where it is there, is not: it takes a second, to no use."""
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]

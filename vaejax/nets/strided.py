@@ -1,0 +1,213 @@
+"""4x4 convolutions of stride 2 and their transposes, fast forwards and backwards on every device.
+
+XLA computes the gradients of strided convolutions well on accelerators. On a CPU it takes a path for them that is 10
+to 40 times slower than its matrix products, so there they are written as matrix products. Which of the two is used is
+decided when a program is compiled for a platform, and seen nowhere else.
+
+The trilinear form behind them (see `bilinear`), for x `[N, H, W, C]`, k `[4, 4, C, O]` and y `[N, h, w, O]` with
+h = ceil(H / 2), is
+
+  `<x, k, y> = sum_{n, i, j, a, b, c, o} x[n, 2i + a - 1, 2j + b - 1, c] k[a, b, c, o] y[n, i, j, o]`
+"""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from vaejax.nets.bilinear import define_derivatives, define_primitive
+from vaejax.types import Array, Shape
+
+STRIDES = (2, 2)
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+def convolve(x: Array, kernel: Array) -> Array:
+    """A 4x4 convolution of stride 2 that halves an image, with as many zeros around it as that takes.
+
+    `y[n, i, j, o] = sum_{a, b, c} x[n, 2i + a - 1, 2j + b - 1, c] kernel[a, b, c, o]`
+
+    Args:
+      x: `[N, H, W, C]`.
+      kernel: `[4, 4, C, O]`.
+
+    Returns:
+      `[N, ceil(H / 2), ceil(W / 2), O]`, as `jax.lax.conv_general_dilated` with "SAME" padding.
+
+    >>> import jax.numpy as jnp
+    >>> convolve(jnp.ones((8, 28, 28, 1)), jnp.ones((4, 4, 1, 32))).shape
+    (8, 14, 14, 32)
+    """
+    return _forward.bind(x[None], kernel[None])[0]
+
+
+def convolve_transposed(y: Array, kernel: Array, size: tuple[int, int]) -> Array:
+    """The transpose of `convolve`, which doubles an image.
+
+    `x[n, p, q, c] = sum y[n, i, j, o] kernel[a, b, c, o]` over all i, j, a, b, o with `2i + a - 1 = p`,
+    `2j + b - 1 = q`
+
+    Args:
+      y: `[N, h, w, O]`.
+      kernel: `[4, 4, C, O]`, as `convolve` has it. What `jax.lax.conv_transpose` takes without `transpose_kernel` is
+        this one turned by half a turn, with its last two axes exchanged.
+      size: H and W of the result, 2h or 2h - 1 and 2w or 2w - 1.
+
+    Returns:
+      `[N, H, W, C]`.
+
+    >>> import jax.numpy as jnp
+    >>> convolve_transposed(jnp.ones((8, 7, 7, 32)), jnp.ones((4, 4, 1, 32)), (14, 14)).shape
+    (8, 14, 14, 1)
+    """
+    return _transposed.bind(y[None], kernel[None], size=tuple(size))[0]
+
+
+# On a CPU. Blocks of 2x2 pixels make the convolution one of 2x2 and stride 1, and its transpose one of them: a product
+# with the four kernels of the 2x2, whose results are added where they overlap. No copies of x need to be made for that.
+
+
+def _forward_on_cpu(x: Array, kernel: Array) -> Array:
+    blocks, kernels = _to_blocks(x), _kernel_to_blocks(kernel)
+    channels, outputs = kernels.shape[1:]
+    if _is_narrow(kernel.shape):
+        return _product(_windows(blocks), kernels.reshape(-1, outputs)).astype(x.dtype)
+    parts = _product(blocks, kernels.swapaxes(0, 1).reshape(channels, -1))
+    height, width = blocks.shape[1] - 1, blocks.shape[2] - 1
+    shifted = [
+        parts[:, i : i + height, j : j + width, (2 * i + j) * outputs :][..., :outputs] for i in (0, 1) for j in (0, 1)
+    ]
+    return _sum(shifted).astype(x.dtype)
+
+
+def _transposed_on_cpu(y: Array, kernel: Array, *, size: tuple[int, int]) -> Array:
+    kernels = _kernel_to_blocks(kernel)
+    channels, outputs = kernels.shape[1:]
+    parts = _product(y, kernels.reshape(-1, outputs).T)
+    shifted = [
+        _pad(parts[..., (2 * i + j) * channels :][..., :channels], (i, 1 - i), (j, 1 - j))
+        for i in (0, 1)
+        for j in (0, 1)
+    ]
+    return _from_blocks(_sum(shifted), size).astype(y.dtype)
+
+
+def _kernel_on_cpu(x: Array, y: Array) -> Array:
+    blocks, outputs = _to_blocks(x), y.shape[-1]
+    channels = blocks.shape[-1]
+    if _is_narrow((4, 4, x.shape[-1], outputs)):
+        kernels = _sum_of_products(_windows(blocks), y).reshape(4, channels, outputs)
+    else:
+        # Where y is the narrower one, its windows are: what meets a block from each of its four sides.
+        padded, (height, width) = _pad(y, (1, 1), (1, 1)), blocks.shape[1:3]
+        sides = [padded[:, 1 - i : 1 - i + height, 1 - j : 1 - j + width] for i in (0, 1) for j in (0, 1)]
+        kernels = _sum_of_products(blocks, jnp.concatenate(sides, -1)).reshape(channels, 4, outputs).swapaxes(0, 1)
+    return _kernel_from_blocks(kernels).astype(x.dtype)
+
+
+def _is_narrow(kernel: Shape) -> bool:
+    """Whether windows of x are narrower than what y makes: it is moving them that costs, not the products."""
+    return 4 * kernel[2] < kernel[3]
+
+
+def _to_blocks(x: Array) -> Array:
+    """Blocks of 2x2 pixels as channels, `[N, h + 1, w + 1, 4 C]`."""
+    count, height, width, channels = x.shape
+    rows, columns = _half(height) + 1, _half(width) + 1
+    x = _pad(x, (1, 2 * rows - 1 - height), (1, 2 * columns - 1 - width))
+    return x.reshape(count, rows, 2, columns, 2, channels).swapaxes(2, 3).reshape(count, rows, columns, 4 * channels)
+
+
+def _from_blocks(blocks: Array, size: tuple[int, int]) -> Array:
+    """The transpose of `_to_blocks`."""
+    count, rows, columns, channels = blocks.shape
+    x = blocks.reshape(count, rows, columns, 2, 2, channels // 4).swapaxes(2, 3)
+    x = x.reshape(count, 2 * rows, 2 * columns, channels // 4)
+    return x[:, 1 : 1 + size[0], 1 : 1 + size[1]]
+
+
+def _windows(blocks: Array) -> Array:
+    """What each pixel of y sees, `[N, h, w, 16 C]`."""
+    height, width = blocks.shape[1] - 1, blocks.shape[2] - 1
+    return jnp.concatenate([blocks[:, i : i + height, j : j + width] for i in (0, 1) for j in (0, 1)], -1)
+
+
+def _kernel_to_blocks(kernel: Array) -> Array:
+    """`[4, 4, C, O]` as a kernel of blocks, `[2 * 2, 4 C, O]`."""
+    channels, outputs = kernel.shape[2:]
+    return kernel.reshape(2, 2, 2, 2, channels, outputs).swapaxes(1, 2).reshape(4, 4 * channels, outputs)
+
+
+def _kernel_from_blocks(kernels: Array) -> Array:
+    channels, outputs = kernels.shape[1] // 4, kernels.shape[2]
+    return kernels.reshape(2, 2, 2, 2, channels, outputs).swapaxes(1, 2).reshape(4, 4, channels, outputs)
+
+
+def _pad(x: Array, rows: tuple[int, int], columns: tuple[int, int]) -> Array:
+    return jnp.pad(x, ((0, 0), rows, columns, (0, 0)))
+
+
+def _product(pixels: Array, matrix: Array) -> Array:
+    """`[N, h, w, A]` times `[A, B]`, in float32 or more. Two plain matrices: more axes would be moved about for it."""
+    product = _dot(pixels.reshape(-1, len(matrix)), matrix, ((1,), (0,)))
+    return product.reshape(*pixels.shape[:-1], -1)
+
+
+def _sum_of_products(left: Array, right: Array) -> Array:
+    """`[N, h, w, A]` and `[N, h, w, B]` to the sum over all pixels of their outer products, `[A, B]`."""
+    return _dot(left.reshape(-1, left.shape[-1]), right.reshape(-1, right.shape[-1]), ((0,), (0,)))
+
+
+def _dot(left: Array, right: Array, contracted: tuple[tuple[int], tuple[int]]) -> Array:
+    at_least_float32 = jnp.promote_types(left.dtype, jnp.float32)
+    return jax.lax.dot_general(left, right, (contracted, ((), ())), preferred_element_type=at_least_float32)
+
+
+def _sum(parts: Sequence[Array]) -> Array:
+    return functools.reduce(jnp.add, parts)
+
+
+# On all else.
+
+
+def _forward_elsewhere(x: Array, kernel: Array) -> Array:
+    return jax.lax.conv_general_dilated(x, kernel, STRIDES, "SAME", dimension_numbers=DIMENSIONS)
+
+
+def _transposed_elsewhere(y: Array, kernel: Array, *, size: tuple[int, int]) -> Array:
+    x = jax.ShapeDtypeStruct((len(y), *size, kernel.shape[2]), y.dtype)
+    return jax.linear_transpose(lambda x: _forward_elsewhere(x, kernel), x)(y)[0]
+
+
+def _kernel_elsewhere(x: Array, y: Array) -> Array:
+    kernel = jax.ShapeDtypeStruct((4, 4, x.shape[-1], y.shape[-1]), x.dtype)
+    return jax.linear_transpose(lambda kernel: _forward_elsewhere(x, kernel), kernel)(y)[0]
+
+
+def _half(size: int) -> int:
+    return size // 2 + size % 2
+
+
+_forward = define_primitive(
+    "convolve",
+    lambda x, kernel: (*x[:2], _half(x[2]), _half(x[3]), kernel[4]),
+    _forward_elsewhere,
+    _forward_on_cpu,
+    adds_examples=True,
+)
+_transposed = define_primitive(
+    "convolve_transposed",
+    lambda y, kernel, *, size: (*y[:2], *size, kernel[3]),
+    _transposed_elsewhere,
+    _transposed_on_cpu,
+    adds_examples=True,
+)
+_of_kernel = define_primitive(
+    "convolve_kernel",
+    lambda x, y: (x[0], 4, 4, x[4], y[4]),
+    _kernel_elsewhere,
+    _kernel_on_cpu,
+    adds_examples=False,
+)
+define_derivatives(_forward, _transposed, _of_kernel, lambda x: {"size": x[2:4]})
