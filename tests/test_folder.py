@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vaejax import durable, experiment, folder, run, trainer, training
+from vaejax import durable, experiment, folder, pictures, run, trainer, training
 from vaejax.program import make_program
 from vaejax.settings import Running
 
@@ -26,14 +26,14 @@ CONFIG = {"experiment": "any", "settings": {"a": 1}, "data": {}, "versions": {},
 
 @pytest.fixture(autouse=True)
 def without_pictures(monkeypatch):
-    monkeypatch.setattr(run, "draw", lambda *_: iter(()))
+    monkeypatch.setattr(pictures, "draw", lambda *_: iter(()))
 
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
     path = tmp_path_factory.mktemp("unbroken")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(run, "draw", lambda *_: iter(()))
+        patched.setattr(pictures, "draw", lambda *_: iter(()))
         assert tiny.train(path) == 0
     return tiny.outcome(path)
 

@@ -57,6 +57,7 @@ ROOMS = {
     ),
     "writers": ({"types", "checks", "durable"}, {"numpy"}),
     "memory": (set(), {"jax"}),
+    "compilation_cache": ({"data"}, {"jax"}),
     "folder": ({"settings", "training", "durable"}, set()),
     "feed": ({"types", "data", "memory", "settings", "training"}, {"jax"}),
     "drafts": ({"durable"}, set()),
@@ -88,6 +89,7 @@ ROOMS = {
             "settings",
             "experiment",
             "outcome",
+            "memory",
         },
         {"jax"},
     ),
@@ -146,6 +148,7 @@ ROOMS = {
             "__init__",
             "assess",
             "checks",
+            "compilation_cache",
             "comparison",
             "comparison_page",
             "data",
@@ -205,6 +208,7 @@ def test_a_room_imports_lower_ones_only(path):
 def test_importing_vaejax_loads_jax_and_nothing_heavier_and_starts_no_backend():
     code = """
 import sys, vaejax
+vaejax.elbo
 heavy = {"flax", "optax", "orbax", "matplotlib", "tensorflow", "tensorflow_datasets", "sklearn", "tyro", "rich",
          "numpyro", "chex"}
 assert not heavy & {name.partition(".")[0] for name in sys.modules}, heavy & set(sys.modules)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vaejax import cli, run, training
+from vaejax import cli, pictures, run, run_report, training
 from vaejax import replay as replays
 from vaejax.experiment import load_experiment
 from vaejax.outcome import Measured
@@ -26,8 +26,8 @@ def without_figures():
     with pytest.MonkeyPatch.context() as patch:
         nothing = Measured({}, np.zeros(1, np.uint32), np.zeros((1, 1), np.float32), None, None)
         patch.setattr(run, "measure", lambda *arguments: nothing)
-        patch.setattr(run, "draw", lambda *arguments: ())
-        patch.setattr(run, "write_report", lambda *arguments: None)
+        patch.setattr(pictures, "draw", lambda *arguments: ())
+        patch.setattr(run_report, "write_report", lambda *arguments: None)
         yield
 
 

@@ -4,7 +4,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,23 +46,25 @@ def _read(path: str) -> str:
         return ""
 
 
-def largest_array(function: Callable[..., Any], *arguments: Any) -> int:
-    """The bytes of the largest array that a function computes, its arguments not among them; nothing is computed.
+def largest_array(primitives: Collection[str], function: Callable[..., Any], *arguments: Any) -> int:
+    """The bytes of the largest array that some of JAX's primitives make in a function; nothing is computed.
 
     >>> import jax.numpy as jnp
-    >>> largest_array(lambda x: jnp.sum(jnp.outer(x, x)), jax.ShapeDtypeStruct((100,), jnp.float32))
-    40000
+    >>> x = jax.ShapeDtypeStruct((100, 3), jnp.float32)
+    >>> largest_array({"dot_general"}, lambda x: jnp.sum(x @ x.T), x), largest_array({"sin"}, jnp.cos, x)
+    (40000, 0)
     """
-    return max(_sizes(jax.make_jaxpr(function)(*arguments).jaxpr), default=0)
+    return max(_sizes(primitives, jax.make_jaxpr(function)(*arguments).jaxpr), default=0)
 
 
-def _sizes(jaxpr: Any) -> Iterator[int]:
+def _sizes(primitives: Collection[str], jaxpr: Any) -> Iterator[int]:
     for equation in jaxpr.eqns:
-        for variable in equation.outvars:
-            yield math.prod(variable.aval.shape) * variable.aval.dtype.itemsize
+        if equation.primitive.name in primitives:
+            for variable in equation.outvars:
+                yield math.prod(variable.aval.shape) * variable.aval.dtype.itemsize
         for parameter in jax.tree.leaves(equation.params, is_leaf=lambda each: isinstance(each, JAXPRS)):
             if isinstance(parameter, JAXPRS):
-                yield from _sizes(getattr(parameter, "jaxpr", parameter))
+                yield from _sizes(primitives, getattr(parameter, "jaxpr", parameter))
 
 
 JAXPRS = (core.Jaxpr, core.ClosedJaxpr)

@@ -36,10 +36,12 @@ from vaejax.training import (
 )
 from vaejax.training.gradients import Metrics
 from vaejax.training.step import Step
-from vaejax.types import Array, Distribution, Params
+from vaejax.types import Array, Params
 
 # The bytes of an array that a core of a CPU still has at hand when it reads it again.
 CACHED = 2**20
+# What makes larger arrays than it returns.
+CONVOLUTIONS = {"convolve", "convolve_transposed", "conv_general_dilated"}
 # Examples whose values are looked at before training.
 MAX_CHECKED, CHECKED_AT_ONCE = 2**17, 2**12
 # Of examples that are read for it, and the numbers of all that are looked at together.
@@ -98,11 +100,10 @@ def make_program(experiment: Experiment, settings: Settings) -> Program:
 def make_step(experiment: Experiment, settings: Settings, *, guarded: bool = True) -> Step:
     """The train step of an experiment, guarded against what is not finite or not."""
     wanted, loss = settings.training, make_loss(experiment)
-    parts = micro_batches(loss, experiment, settings) if wanted.micro_batches is None else wanted.micro_batches
     return make_train_step(
         loss,
         experiment.optimizer,
-        num_micro_batches=parts,
+        num_micro_batches=micro_batches(loss, experiment, settings),
         schedules=experiment.schedules,
         ema_decay=wanted.ema_decay,
         max_skipped=max_skipped(settings) if guarded else None,
@@ -110,28 +111,24 @@ def make_step(experiment: Experiment, settings: Settings, *, guarded: bool = Tru
 
 
 def micro_batches(loss: Any, experiment: Experiment, settings: Settings) -> int:
-    """In how many parts a batch is fastest: on a CPU so many that the arrays of a part stay in its cache."""
-    if (
-        not isinstance(loss, PerExample)
-        or jax.default_backend() != "cpu"
-        or data_mesh(settings.running.devices).size > 1
-    ):
+    """In how many parts a batch is computed: as many as are asked for.
+
+    Where that is not said, in one; on a CPU in so many that what the convolutions of a part make stays in its cache.
+    """
+    if settings.training.micro_batches is not None:
+        return settings.training.micro_batches
+    elsewhere = jax.default_backend() != "cpu" or data_mesh(settings.running.devices).size > 1
+    if elsewhere or not isinstance(loss, PerExample):
         return 1
-    whole, one = (_largest_array(loss, experiment, size) for size in (settings.batch_size, 1))
-    # What does not grow with the batch, such as a kernel turned round, is none of its arrays.
-    wanted = settings.batch_size * max(0, whole - one) / max(1, settings.batch_size - 1) / CACHED
-    counts = (count for count in range(1, settings.batch_size) if settings.batch_size % count == 0 and count >= wanted)
-    return next(counts, settings.batch_size)
-
-
-def _largest_array(loss: PerExample, experiment: Experiment, batch_size: int) -> int:
-    """The bytes of the largest array in the loss of a batch."""
     key, step = jax.eval_shape(lambda: (jax.random.key(0), jnp.zeros((), jnp.int32)))
     params = jax.eval_shape(experiment.model.init, key)
-    keys = jax.ShapeDtypeStruct((batch_size,), key.dtype)
-    batch = jax.ShapeDtypeStruct((batch_size, *experiment.dataset.shape), experiment.dataset.dtype)
+    keys = jax.ShapeDtypeStruct((settings.batch_size,), key.dtype)
+    batch = jax.ShapeDtypeStruct((settings.batch_size, *experiment.dataset.shape), experiment.dataset.dtype)
     scheduled = {name: jax.eval_shape(schedule, step) for name, schedule in experiment.schedules.items()}
-    return largest_array(lambda *arguments: loss.loss(*arguments[:3], **arguments[3]), params, keys, batch, scheduled)
+    of_batch = lambda params, keys, batch, scheduled: loss.loss(params, keys, batch, **scheduled)
+    wanted = largest_array(CONVOLUTIONS, of_batch, params, keys, batch, scheduled) / CACHED
+    counts = (count for count in range(1, settings.batch_size) if settings.batch_size % count == 0 and count >= wanted)
+    return next(counts, settings.batch_size)
 
 
 def max_skipped(settings: Settings) -> int:
@@ -199,8 +196,12 @@ def check_fit(experiment: Experiment, settings: Settings) -> None:
         looked_at = min(len(split.examples), MAX_READ if reads else MAX_CHECKED)
         at_once = max(1, min(CHECKED_AT_ONCE, looked_at, NUMBERS_AT_ONCE // math.prod(experiment.dataset.shape)))
         for start in range(0, looked_at, at_once):
-            x = experiment.prepare(jax.random.key(number), split.examples[start : min(start + at_once, looked_at)])
-            _check_values(experiment, params, key, x)
+            # Some are looked at twice, so that all parts have one shape, for which programs are compiled once.
+            first = min(start, looked_at - at_once)
+            x = experiment.prepare(jax.random.key(number), split.examples[first : first + at_once])
+            if not start:
+                likelihood = _likelihood_of(experiment, params, key, x)
+            _check_values(experiment.dataset, likelihood, x)
     check_step(experiment, settings)
     # What could go wrong with it at the end goes wrong now.
     shades_of(experiment)
@@ -211,14 +212,14 @@ def check_fit(experiment: Experiment, settings: Settings) -> None:
         raise ValueError(f"the figures of a single test example: {error}; {hint}") from error
 
 
-def _check_values(experiment: Experiment, params: Params, key: Array, x: Array) -> None:
+def _likelihood_of(experiment: Experiment, params: Params, key: Array, x: Array) -> Any:
+    """p(x|z) with the shapes of its parameters in their place."""
+    decode = lambda params, key, x: experiment.model.decode(params, experiment.model.encode(params, x).sample(key))
+    return jax.eval_shape(decode, params, key, x)
+
+
+def _check_values(dataset: Dataset, likelihood: Any, x: Array) -> None:
     """Raise where x is outside the support of the likelihood, with what can be done about it."""
-    dataset = experiment.dataset
-
-    def likelihood_of(params: Params, key: Array, x: Array) -> Distribution:
-        return experiment.model.decode(params, experiment.model.encode(params, x).sample(key))
-
-    likelihood = jax.eval_shape(likelihood_of, params, key, x)
     if callable(getattr(likelihood, "support", None)):
         expected = f"in the support of the likelihood {type(likelihood).__name__}"
         try:

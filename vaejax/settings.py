@@ -62,7 +62,7 @@ class Training:
     """Gradients of a larger norm are scaled down to it."""
     micro_batches: int | None = None
     """Parts of a batch that are computed one after the other, to save memory; the result is that of the whole. By
-    default 1, and on a CPU so many that the arrays of a part stay in its cache."""
+    default 1; on a CPU so many that what a part's convolutions make stays in its cache."""
     ema_decay: float | None = None
     """Decay of a moving average of the weights, which is then what is evaluated."""
     precision: Precision = Precision.FLOAT32

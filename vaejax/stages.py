@@ -12,7 +12,7 @@ import optax
 from vaejax.checks import is_array
 from vaejax.experiment import Experiment
 from vaejax.feed import make_plan
-from vaejax.program import make_loss
+from vaejax.program import make_loss, micro_batches
 from vaejax.settings import Settings
 from vaejax.training import PerExample, TrainState
 from vaejax.training.gradients import gradient_of_batch, gradient_of_examples
@@ -154,7 +154,7 @@ def _gradient_fn(experiment: Experiment, settings: Settings) -> Callable[[_Input
         return value, (metrics, extra)
 
     if isinstance(loss, PerExample):
-        gradient_fn = gradient_of_examples(loss, None, settings.training.micro_batches)
+        gradient_fn = gradient_of_examples(loss, None, micro_batches(loss, experiment, settings))
     else:
         gradient_fn = gradient_of_batch(of_batch)
 

@@ -16,13 +16,14 @@ import numpy as np
 
 import vaejax
 from vaejax import evaluation, memory, nets
+from vaejax.assess.bounds import SAMPLED_TOGETHER
 from vaejax.outcome import map_examples
 
 from .report import REFERENCE, REPOSITORY, Line, Part, figures_of
 from .timing import Advance, Begin, Budget, Contest, attempt_each, race
 
 PIXELS, HIDDEN, LATENTS = 784, 500, 20
-TOGETHER, CHUNK = 20, 100
+TOGETHER = 20
 SAMPLES = (100, 1000, 5000, 50_000)
 EXAMPLES = 100 * TOGETHER
 
@@ -69,10 +70,9 @@ def library(samples: int) -> Advance:
             partial(model.decode, params),
             vaejax.standard_normal.expand((LATENTS,)),
             num_samples=samples,
-            chunk_size=CHUNK,
         )
 
-    over = map_examples(of_example, together=TOGETHER, advance=lambda done: None)
+    over = map_examples(of_example, together=SAMPLED_TOGETHER, advance=lambda done: None)
     return lambda steps: over(params, images, np.arange(steps * TOGETHER) % EXAMPLES)
 
 

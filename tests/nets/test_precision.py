@@ -42,7 +42,7 @@ def dot_dtypes(f, *args):
 
     def inside(jaxpr):
         for equation in jaxpr.eqns:
-            if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+            if equation.primitive.name in ("dense", "convolve", "convolve_transposed", "dot_general"):
                 yield from (variable.aval.dtype for variable in equation.invars)
             for nested in jaxprs_in_params(equation.params):
                 yield from inside(nested)

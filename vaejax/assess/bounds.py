@@ -14,8 +14,10 @@ from vaejax.findings import Figure, Section, section_of
 from vaejax.outcome import evaluation_keys, map_examples
 from vaejax.types import Array, Params
 
-# Examples whose importance samples are drawn together: as many decoder inputs as this by the samples of a chunk.
+# Examples that are worked on together.
 TOGETHER = 20
+# Of those whose importance samples are drawn there are as many decoder inputs as this by the samples of a chunk.
+SAMPLED_TOGETHER = 4
 # Adam's steps to the best Gaussian posterior of an example.
 GAP_STEPS, GAP_RATE = 500, 0.03
 # Percent of examples with uneven weights, above which the error of the others says little.
@@ -52,7 +54,7 @@ def likelihood(subject: Subject, wanted: Wanted, progress: Progress) -> tuple[Se
 
     numbers = subject.numbers(wanted.num_examples)
     with progress("importance sampling", len(numbers)) as advance:
-        run = map_examples(of_example, together=TOGETHER, advance=advance)
+        run = map_examples(of_example, together=SAMPLED_TOGETHER, advance=advance)
         found = run(subject.params, subject.experiment.dataset.test.examples, numbers)
     per_example = {
         "number": numbers,

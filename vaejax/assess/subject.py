@@ -36,7 +36,7 @@ class Wanted(NamedTuple):
     num_gaps: int = 100  # of them, whose best Normal posterior is looked for; 0: none
     num_simulated: int = 16  # examples drawn from the model, to bound their ln p(x) from both sides; 0: none
     num_temperatures: int = 500  # of annealed importance sampling
-    chunk_size: int = 100  # samples that are in memory together
+    chunk_size: int = 250  # samples that are in memory together
 
     def check(self) -> None:
         """Raise on what cannot be."""

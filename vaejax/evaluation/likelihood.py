@@ -40,7 +40,7 @@ def importance_log_likelihood(
     prior: Distribution = standard_normal,
     *,
     num_samples: int = 5000,
-    chunk_size: int = 100,
+    chunk_size: int = 250,
 ) -> LogLikelihood:
     """`log p(x)` by importance sampling from the posterior of an encoder, per example, in nats.
 

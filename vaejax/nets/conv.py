@@ -24,23 +24,24 @@ class Convolution(nnx.Conv):
     def __init__(self, inputs: int, outputs: int, rngs: nnx.Rngs):
         super().__init__(inputs, outputs, KERNEL, strides=STRIDES, rngs=rngs)
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, inputs: Array, out_sharding: None = None) -> Array:
         """`[N, H, W, inputs]` to `[N, ceil(H / 2), ceil(W / 2), outputs]`."""
-        x, kernel, bias = self.promote_dtype((x, self.kernel[...], self.bias[...]), dtype=self.dtype)
+        x, kernel, bias = self.promote_dtype((inputs, self.kernel[...], self.bias[...]))  # type: ignore[index]
         return convolve(x, kernel) + bias
 
 
 class TransposedConvolution(nnx.ConvTranspose):
-    """A transposed 4x4 convolution of stride 2, with Flax's parameters."""
+    """A transposed 4x4 convolution of stride 2 to images of a given size, with Flax's parameters."""
 
-    def __init__(self, inputs: int, outputs: int, rngs: nnx.Rngs):
+    def __init__(self, inputs: int, outputs: int, size: tuple[int, int], rngs: nnx.Rngs):
         super().__init__(inputs, outputs, KERNEL, strides=STRIDES, rngs=rngs)
+        self.size = size
 
-    def __call__(self, y: Array, size: tuple[int, int]) -> Array:
+    def __call__(self, inputs: Array) -> Array:
         """`[N, h, w, inputs]` to `[N, *size, outputs]`."""
-        y, kernel, bias = self.promote_dtype((y, self.kernel[...], self.bias[...]), dtype=self.dtype)
+        y, kernel, bias = self.promote_dtype((inputs, self.kernel[...], self.bias[...]))  # type: ignore[index]
         # Flax's kernel is that of the convolution of an image with zeros between its pixels.
-        return convolve_transposed(y, kernel[::-1, ::-1].swapaxes(2, 3), size) + bias
+        return convolve_transposed(y, kernel[::-1, ::-1].swapaxes(2, 3), self.size) + bias
 
 
 class ConvEncoder(nnx.Module):
@@ -81,19 +82,24 @@ class ConvDecoder(nnx.Module):
         activation: Callable[[Array], Array],
         rngs: nnx.Rngs,
     ):
-        self.sizes = tuple(reversed(_sizes(data_shape, len(channels))))
-        height, width = self.sizes[0]
+        sizes = _sizes(data_shape, len(channels))[::-1]
+        height, width = sizes[0]
         reverse = tuple(reversed(channels))
         self.first_shape = (height, width, reverse[0])
         self.dense = Dense(latent_size, math.prod(self.first_shape), rngs=rngs)
-        self.convolutions = nnx.List([TransposedConvolution(a, b, rngs) for a, b in pairwise((*reverse, outputs))])
+        self.convolutions = nnx.List(
+            [
+                TransposedConvolution(a, b, size, rngs)
+                for (a, b), size in zip(pairwise((*reverse, outputs)), sizes[1:], strict=True)
+            ]
+        )
         self.activation = activation
 
     def __call__(self, z: Array) -> Array:
         """`[N, latent_size]` to `[N, H, W, outputs]`."""
         x = self.dense(z).reshape(len(z), *self.first_shape)
-        for convolution, size in zip(self.convolutions, self.sizes[1:], strict=True):
-            x = convolution(self.activation(x), size)
+        for convolution in self.convolutions:
+            x = convolution(self.activation(x))
         return x
 
 

@@ -10,9 +10,9 @@ from vaejax.types import Array
 class Dense(nnx.Linear):
     """A dense layer, with Flax's parameters."""
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, inputs: Array, out_sharding: None = None) -> Array:
         """`[N, inputs]` to `[N, outputs]`."""
-        x, kernel, bias = self.promote_dtype((x, self.kernel[...], self.bias[...]), dtype=self.dtype)
+        x, kernel, bias = self.promote_dtype((inputs, self.kernel[...], self.bias[...]))  # type: ignore[index]
         return product(x, kernel) + bias
 
 
