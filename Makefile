@@ -39,15 +39,10 @@ run := JAX_PLATFORMS=$(platform) $(venv)/bin
 # Two processes of tests fit on a CPU; on an accelerator each would take all of its memory.
 workers := $(if $(filter cpu,$(ACCEL)),2,0)
 
-# PyTorch, which only `bench` wants, has wheels for a CPU alone that are a tenth as large.
-torch_uv_cpu := --torch-backend cpu
-torch_pip_cpu := --extra-index-url https://download.pytorch.org/whl/cpu
-torch = $(if $(findstring bench,$(1)),$(torch_$(2)_$(ACCEL)))
-
 # $(call install,EXTRAS): into $(venv), with uv where there is one, at the versions that are tested together.
 install = if command -v uv >/dev/null; \
-  then UV_COMPILE_BYTECODE=1 uv pip install --quiet $(call torch,$(1),uv) --python $(venv)/bin/python -c .ci/constraints.txt -e ".[$(1)]"; \
-  else $(PYTHON) -m pip --python $(venv)/bin/python install --quiet --disable-pip-version-check $(call torch,$(1),pip) -c .ci/constraints.txt -e ".[$(1)]"; fi
+  then UV_COMPILE_BYTECODE=1 uv pip install --quiet --python $(venv)/bin/python -c .ci/constraints.txt -e ".[$(1)]"; \
+  else $(PYTHON) -m pip --python $(venv)/bin/python install --quiet --disable-pip-version-check -c .ci/constraints.txt -e ".[$(1)]"; fi
 
 # Two goals at once would install into one environment at once.
 .NOTPARALLEL:

@@ -16,7 +16,9 @@ def built(model, shape, **options):
         return vaejax.elbo(key, x, partial(model.encode, params), partial(model.decode, params))
 
     dataset = data.Dataset("zeros", split, split, 1)
-    return experiment.Experiment(dataset, model, partial(data.binarize, max_value=1), objective, optax.sgd(0.1), **options)
+    return experiment.Experiment(
+        dataset, model, partial(data.binarize, max_value=1), objective, optax.sgd(0.1), **options
+    )
 
 
 CONV = partial(nets.conv, (32, 32, 1), 2, channels=(32, 64))
