@@ -89,7 +89,8 @@ def test_little_is_read_to_see_whether_data_fit(monkeypatch):
     monkeypatch.setattr(program, "NUMBERS_AT_ONCE", 7 * 16)
     program.check_fit(experiment, kinds.Settings(kind="lazy"))
     assert max(asked) <= 12
-    assert sum(asked) == 2 * 30 + 12
+    # Parts of 7 of two splits, for 30 of each, and what the shapes of a step are taken from.
+    assert sum(asked) == 2 * 35 + 12
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])

@@ -36,7 +36,7 @@ from vaejax.training import (
 )
 from vaejax.training.gradients import Metrics
 from vaejax.training.step import Step
-from vaejax.types import Array, Params
+from vaejax.types import Array, Distribution, Params
 
 # The bytes of an array that a core of a CPU still has at hand when it reads it again.
 CACHED = 2**20
@@ -120,13 +120,11 @@ def micro_batches(loss: Any, experiment: Experiment, settings: Settings) -> int:
     elsewhere = jax.default_backend() != "cpu" or data_mesh(settings.running.devices).size > 1
     if elsewhere or not isinstance(loss, PerExample):
         return 1
-    key, step = jax.eval_shape(lambda: (jax.random.key(0), jnp.zeros((), jnp.int32)))
-    params = jax.eval_shape(experiment.model.init, key)
-    keys = jax.ShapeDtypeStruct((settings.batch_size,), key.dtype)
+    key = jax.eval_shape(lambda: jax.random.key(0))
     batch = jax.ShapeDtypeStruct((settings.batch_size, *experiment.dataset.shape), experiment.dataset.dtype)
-    scheduled = {name: jax.eval_shape(schedule, step) for name, schedule in experiment.schedules.items()}
-    of_batch = lambda params, keys, batch, scheduled: loss.loss(params, keys, batch, **scheduled)
-    wanted = largest_array(CONVOLUTIONS, of_batch, params, keys, batch, scheduled) / CACHED
+    x = jax.eval_shape(experiment.prepare, key, batch)
+    params = jax.eval_shape(experiment.model.init, key)
+    wanted = largest_array(CONVOLUTIONS, partial(_reconstruct, experiment), params, key, x) / CACHED
     counts = (count for count in range(1, settings.batch_size) if settings.batch_size % count == 0 and count >= wanted)
     return next(counts, settings.batch_size)
 
@@ -200,7 +198,7 @@ def check_fit(experiment: Experiment, settings: Settings) -> None:
             first = min(start, looked_at - at_once)
             x = experiment.prepare(jax.random.key(number), split.examples[first : first + at_once])
             if not start:
-                likelihood = _likelihood_of(experiment, params, key, x)
+                likelihood = jax.eval_shape(partial(_reconstruct, experiment), params, key, x)
             _check_values(experiment.dataset, likelihood, x)
     check_step(experiment, settings)
     # What could go wrong with it at the end goes wrong now.
@@ -212,10 +210,9 @@ def check_fit(experiment: Experiment, settings: Settings) -> None:
         raise ValueError(f"the figures of a single test example: {error}; {hint}") from error
 
 
-def _likelihood_of(experiment: Experiment, params: Params, key: Array, x: Array) -> Any:
-    """p(x|z) with the shapes of its parameters in their place."""
-    decode = lambda params, key, x: experiment.model.decode(params, experiment.model.encode(params, x).sample(key))
-    return jax.eval_shape(decode, params, key, x)
+def _reconstruct(experiment: Experiment, params: Params, key: Array, x: Array) -> Distribution:
+    """p(x|z) of a draw of z."""
+    return experiment.model.decode(params, experiment.model.encode(params, x).sample(key))
 
 
 def _check_values(dataset: Dataset, likelihood: Any, x: Array) -> None:
