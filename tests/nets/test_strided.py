@@ -62,7 +62,7 @@ def test_derivatives_of_every_order():
     with jax.enable_x64(True):
         x, kernel, y = arrays((2, 3, 1, 2), jnp.float64, count=1)
         check_grads(convolve, (x, kernel), order=2)
-        check_grads(lambda y, kernel: convolve_transposed(y, kernel, (4, 5)), (y, kernel), order=2)
+        check_grads(lambda y, kernel: convolve_transposed(y, kernel, (2, 3)), (y, kernel), order=2)
 
 
 @pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0), (2, 3)])
@@ -164,3 +164,20 @@ def test_shares_of_a_batch_under_shard_map():
     specs = (PartitionSpec(), PartitionSpec("data"))
     shared = jax.shard_map(gradient, mesh=mesh, in_specs=specs, out_specs=PartitionSpec())(kernel, x)
     chex.assert_trees_all_close(shared, jax.grad(lambda kernel: jnp.sum(plain(x, kernel) ** 2))(kernel), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x, k, y: convolve(x[0], k), r"x must be \[N, H, W, C\] and kernel \[4, 4, C, O\]; got \(8, 8, 1\)"),
+        (lambda x, k, y: convolve(x, k[:3]), r"got \(3, 8, 8, 1\) and \(3, 4, 1, 8\)"),
+        (
+            lambda x, k, y: convolve_transposed(x, k, (16, 16)),
+            r"y must be \[N, h, w, O\] and kernel .* got \(3, 8, 8, 1\)",
+        ),
+        (lambda x, k, y: convolve_transposed(y, k, (8, 9)), r"size must be 2h or 2h - 1 .*; got \(8, 9\)"),
+    ],
+)
+def test_other_shapes_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(*arrays(SIZES[0]))

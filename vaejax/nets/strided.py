@@ -35,10 +35,16 @@ def convolve(x: Array, kernel: Array) -> Array:
     Returns:
       `[N, ceil(H / 2), ceil(W / 2), O]`, as `jax.lax.conv_general_dilated` with "SAME" padding.
 
+    Raises:
+      ValueError: other shapes.
+
     >>> import jax.numpy as jnp
     >>> convolve(jnp.ones((8, 28, 28, 1)), jnp.ones((4, 4, 1, 32))).shape
     (8, 14, 14, 32)
     """
+    if jnp.ndim(x) != 4 or jnp.shape(kernel)[:3] != (4, 4, x.shape[3]):
+        expected = "x must be [N, H, W, C] and kernel [4, 4, C, O]"
+        raise ValueError(f"convolve: {expected}; got {jnp.shape(x)} and {jnp.shape(kernel)}")
     return _forward.bind(x[None], kernel[None])[0]
 
 
@@ -57,10 +63,18 @@ def convolve_transposed(y: Array, kernel: Array, size: tuple[int, int]) -> Array
     Returns:
       `[N, H, W, C]`.
 
+    Raises:
+      ValueError: other shapes, or a size that `convolve` does not make y of.
+
     >>> import jax.numpy as jnp
     >>> convolve_transposed(jnp.ones((8, 7, 7, 32)), jnp.ones((4, 4, 1, 32)), (14, 14)).shape
     (8, 14, 14, 1)
     """
+    if jnp.ndim(y) != 4 or (*jnp.shape(kernel)[:2], jnp.shape(kernel)[3:]) != (4, 4, y.shape[3:]):
+        expected = "y must be [N, h, w, O] and kernel [4, 4, C, O]"
+        raise ValueError(f"convolve_transposed: {expected}; got {jnp.shape(y)} and {jnp.shape(kernel)}")
+    if tuple(map(_half, size)) != y.shape[1:3]:
+        raise ValueError(f"convolve_transposed: size must be 2h or 2h - 1 by 2w or 2w - 1 of y {y.shape}; got {size}")
     return _transposed.bind(y[None], kernel[None], size=tuple(size))[0]
 
 
