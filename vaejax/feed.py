@@ -51,8 +51,7 @@ def _feed_maker(dataset: Dataset, settings: Settings, **placement: Any) -> Calla
     plan, examples = make_plan(dataset, settings), dataset.train.examples
     if is_resident(dataset, settings.running):
         epoch = settings.steps_per_epoch(dataset)
-        mesh = placement.get("mesh")
-        on_device = place_examples(read_all(examples), mesh)
+        on_device = place_examples(read_all(examples), placement.get("mesh"))
         return lambda step: resident(step, on_device, plan, steps_per_epoch=epoch, **placement)
     share = (jax.process_index(), jax.process_count())
     source = partial(batches_from, plan, examples, share=share, num_threads=settings.running.reader_threads)

@@ -13,6 +13,7 @@ from jax.extend import core
 
 # The part of a memory, of the machine or of a device, that examples may take; more are read or streamed.
 EXAMPLES_SHARE = 0.25
+JAXPRS = (core.Jaxpr, core.ClosedJaxpr)
 # Of control groups of version 2 and 1.
 CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -65,9 +66,6 @@ def _sizes(primitives: Collection[str], jaxpr: Any) -> Iterator[int]:
         for parameter in jax.tree.leaves(equation.params, is_leaf=lambda each: isinstance(each, JAXPRS)):
             if isinstance(parameter, JAXPRS):
                 yield from _sizes(primitives, getattr(parameter, "jaxpr", parameter))
-
-
-JAXPRS = (core.Jaxpr, core.ClosedJaxpr)
 
 
 def peak_memory() -> dict[str, int]:
