@@ -77,9 +77,11 @@ def make_program(experiment: Experiment, settings: Settings) -> Program:
     """The program of an experiment on the devices that its settings ask for."""
     running, dataset = settings.running, experiment.dataset
     mesh = data_mesh(running.devices)
-    # One that runs to its end or not at all needs no guard until something is not finite.
-    unguarded = settings.training.not_finite is NotFinitePolicy.RAISE
-    steps = [make_step(experiment, settings, guarded=guarded) for guarded in ([True, False] if unguarded else [True])]
+    make = _step_maker(experiment, settings)
+    steps = [make(max_skipped(settings))]
+    if settings.training.not_finite is NotFinitePolicy.RAISE:
+        # A run that goes to its end or not at all needs no guard until something is not finite.
+        steps.append(make(None))
     steps_per_epoch = settings.steps_per_epoch(dataset)
     placement: dict[str, Any] = {}
     if mesh.size > 1:
@@ -87,7 +89,7 @@ def make_program(experiment: Experiment, settings: Settings) -> Program:
         steps = [on_mesh(step, mesh, shard_params=running.shard_params) for step in steps]
         shardings = partial(state_shardings, mesh=mesh, shard_params=running.shard_params)
         placement = {"mesh": mesh, "sharding_of": shardings}
-    feed = make_feed(steps[0], dataset, settings, unguarded=steps[1] if unguarded else None, **placement)
+    feed = make_feed(steps[0], dataset, settings, unguarded=next(iter(steps[1:]), None), **placement)
     return Program(
         feed,
         partial(initial_state, experiment, settings),
@@ -97,16 +99,22 @@ def make_program(experiment: Experiment, settings: Settings) -> Program:
     )
 
 
-def make_step(experiment: Experiment, settings: Settings, *, guarded: bool = True) -> Step:
-    """The train step of an experiment, guarded against what is not finite or not."""
-    wanted, loss = settings.training, make_loss(experiment)
-    return make_train_step(
+def make_step(experiment: Experiment, settings: Settings) -> Step:
+    """The train step of an experiment."""
+    return _step_maker(experiment, settings)(max_skipped(settings))
+
+
+def _step_maker(experiment: Experiment, settings: Settings) -> Callable[[int | None], Step]:
+    """How many steps in a row may be skipped, or None for no guard, to the train step."""
+    loss = make_loss(experiment)
+    parts = micro_batches(loss, experiment, settings)
+    return lambda skipped: make_train_step(
         loss,
         experiment.optimizer,
-        num_micro_batches=micro_batches(loss, experiment, settings),
+        num_micro_batches=parts,
         schedules=experiment.schedules,
-        ema_decay=wanted.ema_decay,
-        max_skipped=max_skipped(settings) if guarded else None,
+        ema_decay=settings.training.ema_decay,
+        max_skipped=skipped,
     )
 
 
