@@ -51,7 +51,9 @@ def test_threshold_has_no_rounding_at_levels():
 @pytest.mark.parametrize("draw", [0.0, 0.5, 1 - 2**-23])
 def test_dequantization_stays_within_its_level(monkeypatch, max_value, draw):
     """The highest draw that float32 has, added to a level of 1 or more, is rounded to the next level."""
-    monkeypatch.setattr(jax.random, "uniform", lambda key, shape: jnp.full(shape, draw, jnp.float32))
+    monkeypatch.setattr(
+        sys.modules[dequantize.__module__], "uniform", lambda key, shape: jnp.full(shape, draw, jnp.float32)
+    )
     levels = np.arange(max_value + 1)
     # A function of its own, since compiled programs are kept, and with them the draw.
     for function in (dequantize, jax.jit(lambda *arguments: dequantize(*arguments))):

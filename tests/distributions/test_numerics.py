@@ -28,6 +28,35 @@ def test_bernoulli_value_and_gradient_are_right_at_every_logit(dtype, label):
     chex.assert_trees_all_close(np.asarray(gradients, np.float64), label - sigmoid, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("width", [1, 2, 3, 7, 16, 24, 63, 64, 96, 784])
+@pytest.mark.parametrize("scale", [0.0, 1.0, 30.0])
+def test_a_sum_over_bernoullis_is_exact_however_often_it_is_folded(key, width, scale):
+    data_key, logits_key = jax.random.split(key)
+    x = jax.random.bernoulli(data_key, 0.5, (5, width)).astype(jnp.float32)
+    logits = scale * jax.random.normal(logits_key, (width,))
+    exact = -np.logaddexp(0.0, (1 - 2 * np.asarray(x, np.float64)) * np.asarray(logits, np.float64)).sum(-1)
+    chex.assert_trees_all_close(Bernoulli(logits).log_prob(x), exact, rtol=2e-6)
+
+
+def test_a_sum_over_bernoullis_keeps_what_is_nearly_certain():
+    """`1 + exp(-20)` is 1 in float32."""
+    certain = Bernoulli(jnp.full(784, -20.0)).log_prob(jnp.zeros(784))
+    chex.assert_trees_all_close(certain, -784 * np.log1p(np.exp(-20.0)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("shapes", [((8,), ()), ((3, 8), (8,)), ((8,), (3, 8)), ((2, 1, 8), (3, 8))])
+def test_derivatives_of_a_sum_over_bernoullis_are_those_of_its_terms(x64, key, shapes):
+    data_key, logits_key = jax.random.split(key)
+    x = jax.random.bernoulli(data_key, 0.5, shapes[0]).astype(float)
+    logits = jax.random.normal(logits_key, shapes[1])
+    plain = lambda x, logits: jnp.sum(jnp.sum(x * logits - jnp.logaddexp(0.0, logits), axis=-1))
+    folded = lambda x, logits: jnp.sum(Bernoulli(logits).log_prob(x))
+    for derivative in (jax.grad, jax.hessian):
+        expected = derivative(plain, argnums=(0, 1))(x, logits)
+        # Data are checked where they are known, and differentiated where they are traced.
+        chex.assert_trees_all_close(jax.jit(derivative(folded, argnums=(0, 1)))(x, logits), expected, atol=1e-12)
+
+
 def test_softplus_has_its_second_derivative_at_zero():
     chex.assert_trees_all_close(jax.grad(jax.grad(softplus))(0.0), 0.25, rtol=1e-6)
 

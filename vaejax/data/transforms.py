@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaejax.checks import check_array, check_count, check_key, check_positive, check_support, is_concrete
+from vaejax.data.draws import uniform
 from vaejax.types import Array, ArrayLike
 
 # Height and width, known when a program is traced.
@@ -44,7 +45,7 @@ def binarize(key: Array, images: ArrayLike, max_value: ArrayLike) -> Array:
     check_support("binarize: images", images, lambda value: (value >= 0) & (value <= max_value), in_range)
     intensity = to_unit(_flat(images), max_value)
     # A uniform draw is in [0, 1), so black is never 1 and white always is.
-    drawn = (jax.random.uniform(key, intensity.shape) < intensity).astype(jnp.float32)
+    drawn = (uniform(key, intensity.shape) < intensity).astype(jnp.float32)
     return drawn.reshape(jnp.shape(images))
 
 
@@ -97,7 +98,7 @@ def dequantize(key: Array, images: ArrayLike, max_value: ArrayLike) -> Array:
     check_support("images", images, inside, f"whole numbers from 0 to max_value={max_value}")
     levels = jnp.asarray(_flat(images), jnp.float32)
     count = jnp.asarray(max_value, jnp.float32) + 1
-    spread = (levels + jax.random.uniform(key, levels.shape)) / count
+    spread = (levels + uniform(key, levels.shape)) / count
     # The sum of a level and a draw close to 1 is rounded up to the next level.
     below = jnp.nextafter((levels + 1) / count, jnp.zeros_like(levels))
     return jnp.minimum(spread, below).reshape(jnp.shape(images))

@@ -18,6 +18,7 @@ from vaejax.training.gradients import (
     gradient_of_batch,
     gradient_of_examples,
 )
+from vaejax.training.norm import global_norm
 from vaejax.types import Array, ArrayLike, Params
 
 # (params, extra, key, batch), and what is scheduled by keyword, to the loss and (what to log of it, the next extra).
@@ -204,7 +205,7 @@ def _make_step(
         params = optax.apply_updates(state.params, updates)
         ema = state.ema if ema_decay is None else _average(state, params, ema_decay)
         after = TrainState(state.step + 1, params, opt_state, state.key, extra, ema, state.skipped)
-        metrics = {**metrics, **scheduled, "loss": loss, "gradient_norm": optax.tree.norm(gradient)}
+        metrics = {**metrics, **scheduled, "loss": loss, "gradient_norm": global_norm(gradient)}
         return after if max_skipped is None else _guard(state, after, metrics, max_skipped), metrics
 
     return step

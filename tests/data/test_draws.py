@@ -1,0 +1,61 @@
+"""Uniform draws from both words of a hash."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from vaejax.data.draws import uniform
+
+
+def test_they_are_the_words_of_the_published_generator():
+    """Known answers of Threefry-2x32-20: counter and key of zeros, and of ones (Random123, kat_vectors)."""
+    words = uniform(jax.random.wrap_key_data(jnp.zeros(2, jnp.uint32)), (1, 2))
+    chex.assert_trees_all_equal(words[0], np.float32([0x6B200159 >> 9, 0x99BA4EFE >> 9]) / 2**23)
+
+
+@pytest.mark.parametrize("shape", [(784,), (3, 784), (2, 3, 7), (5, 1), (1,), (0, 4), (4, 0)])
+def test_their_shape_is_what_was_asked_for(key, shape):
+    draws = uniform(key, shape)
+    chex.assert_shape(draws, shape)
+    chex.assert_type(draws, jnp.float32)
+
+
+def test_they_are_uniform_and_independent(key):
+    draws = np.asarray(uniform(key, (400, 501)), np.float64)
+    assert draws.min() >= 0
+    assert draws.max() < 1
+    assert stats.kstest(draws.ravel(), "uniform").pvalue > 1e-3
+    normal = stats.norm.ppf(np.clip(draws, 1e-9, None))
+    for first, second in [
+        (normal[:, :250], normal[:, 251:]),
+        (normal[:, :-1], normal[:, 1:]),
+        (normal[:-1], normal[1:]),
+    ]:
+        correlation = np.mean(first * second)
+        assert abs(correlation) < 4 / np.sqrt(first.size)
+
+
+def test_no_two_rows_or_columns_are_the_same(key):
+    draws = np.asarray(uniform(key, (50, 60)))
+    # Of 3,000 draws of 2^23 values, half a pair is expected.
+    assert len(np.unique(draws)) > draws.size - 8
+
+
+def test_rows_are_drawn_as_in_a_larger_array(key):
+    """A row is a function of the key and of its number, on whatever device it is made."""
+    chex.assert_trees_all_equal(uniform(key, (3, 10)), uniform(key, (8, 10))[:3])
+
+
+def test_keys_may_be_mapped_over(key):
+    keys = jax.random.split(key, 4)
+    together = jax.jit(jax.vmap(lambda key: uniform(key, (9,))))(keys)
+    chex.assert_trees_all_equal(together, jnp.stack([uniform(each, (9,)) for each in keys]))
+    assert len(np.unique(np.asarray(together))) == together.size
+
+
+def test_other_generators_draw_as_jax_does():
+    key = jax.random.key(3, impl="rbg")
+    chex.assert_trees_all_equal(uniform(key, (4, 6)), jax.random.uniform(jax.random.key(3, impl="rbg"), (4, 6)))
