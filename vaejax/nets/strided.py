@@ -87,24 +87,19 @@ def _forward_on_cpu(x: Array, kernel: Array) -> Array:
     channels, outputs = kernels.shape[1:]
     if _is_narrow(kernel.shape):
         return _product(_windows(blocks), kernels.reshape(-1, outputs)).astype(x.dtype)
-    parts = _product(blocks, kernels.swapaxes(0, 1).reshape(channels, -1))
-    height, width = blocks.shape[1] - 1, blocks.shape[2] - 1
-    shifted = [
-        parts[:, i : i + height, j : j + width, (2 * i + j) * outputs :][..., :outputs] for i in (0, 1) for j in (0, 1)
-    ]
-    return _sum(shifted).astype(x.dtype)
+    made = _product(blocks, kernels.swapaxes(0, 1).reshape(channels, -1))
+    parts = [_seen(made, i, j)[..., (2 * i + j) * outputs :][..., :outputs] for i in (0, 1) for j in (0, 1)]
+    return _sum(parts).astype(x.dtype)
 
 
 def _transposed_on_cpu(y: Array, kernel: Array, *, size: tuple[int, int]) -> Array:
     kernels = _kernel_to_blocks(kernel)
     channels, outputs = kernels.shape[1:]
-    parts = _product(y, kernels.reshape(-1, outputs).T)
-    shifted = [
-        _pad(parts[..., (2 * i + j) * channels :][..., :channels], (i, 1 - i), (j, 1 - j))
-        for i in (0, 1)
-        for j in (0, 1)
-    ]
-    return _from_blocks(_sum(shifted), size).astype(y.dtype)
+    made = _product(y, kernels.reshape(-1, outputs).T)
+    part = lambda i, j: _pad(made[..., (2 * i + j) * channels :][..., :channels], (0, 0), (j, 1 - j))
+    # First over columns: two passes over half the numbers each take less than one over all.
+    blocks = _sum([_pad(part(i, 0) + part(i, 1), (i, 1 - i), (0, 0)) for i in (0, 1)])
+    return _from_blocks(blocks, size).astype(y.dtype)
 
 
 def _kernel_on_cpu(x: Array, y: Array) -> Array:
@@ -113,10 +108,12 @@ def _kernel_on_cpu(x: Array, y: Array) -> Array:
     if _is_narrow((4, 4, x.shape[-1], outputs)):
         kernels = _sum_of_products(_windows(blocks), y).reshape(4, channels, outputs)
     else:
-        # Where y is the narrower one, its windows are: what meets a block from each of its four sides.
-        padded, (height, width) = _pad(y, (1, 1), (1, 1)), blocks.shape[1:3]
-        sides = [padded[:, 1 - i : 1 - i + height, 1 - j : 1 - j + width] for i in (0, 1) for j in (0, 1)]
-        kernels = _sum_of_products(blocks, jnp.concatenate(sides, -1)).reshape(channels, 4, outputs).swapaxes(0, 1)
+        # Where y is the narrower one, its windows are: what meets a block from each of its four sides. They are laid
+        # out for a product of two matrices as they lie; one over the first axes of both takes half as long again.
+        padded, (height, width) = _pad(y, (1, 1), (1, 1)).transpose(3, 0, 1, 2), blocks.shape[1:3]
+        sides = [padded[:, :, 1 - i : 1 - i + height, 1 - j : 1 - j + width] for i in (0, 1) for j in (0, 1)]
+        kernels = _dot(jnp.stack(sides).reshape(4 * outputs, -1), blocks.reshape(-1, channels), ((1,), (0,)))
+        kernels = kernels.reshape(4, outputs, channels).swapaxes(1, 2)
     return _kernel_from_blocks(kernels).astype(x.dtype)
 
 
@@ -143,8 +140,12 @@ def _from_blocks(blocks: Array, size: tuple[int, int]) -> Array:
 
 def _windows(blocks: Array) -> Array:
     """What each pixel of y sees, `[N, h, w, 16 C]`."""
-    height, width = blocks.shape[1] - 1, blocks.shape[2] - 1
-    return jnp.concatenate([blocks[:, i : i + height, j : j + width] for i in (0, 1) for j in (0, 1)], -1)
+    return jnp.concatenate([_seen(blocks, i, j) for i in (0, 1) for j in (0, 1)], -1)
+
+
+def _seen(blocks: Array, row: int, column: int) -> Array:
+    """The block of each pixel of y on one of its four sides."""
+    return blocks[:, row : row + blocks.shape[1] - 1, column : column + blocks.shape[2] - 1]
 
 
 def _kernel_to_blocks(kernel: Array) -> Array:
