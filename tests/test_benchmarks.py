@@ -187,6 +187,19 @@ def test_the_bare_loop_has_the_same_optimizer_and_the_same_terms(key):
     np.testing.assert_allclose(plain.kl_to_standard(mean, log_scale), exact, rtol=1e-4)
 
 
+def test_both_bare_loops_learn_the_same(key):
+    images, start = jax.random.normal(key, (5, 3)), {"w": jnp.zeros(3)}
+    loss = lambda params, key, images: jnp.mean((images @ params["w"] - jax.random.normal(key)) ** 2)
+    states = {}
+    for name, way in (("bare", plain.BARE), ("by hand", plain.BY_HAND)):
+        states[name] = way.begin(start)
+        for _ in range(4):
+            states[name] = way.step(loss, states[name], images)
+    np.testing.assert_allclose(states["bare"][1]["w"], states["by hand"][1]["w"], rtol=1e-5)
+    assert states["bare"][0] == states["by hand"][0] == 4
+    assert np.any(states["bare"][1]["w"])
+
+
 def test_each_way_of_training_makes_as_many_steps_as_are_asked_for():
     images = library.noise_images(24, (4, 4, 1))
     made = []

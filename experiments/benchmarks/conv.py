@@ -105,7 +105,7 @@ def bare(images: np.ndarray, case: Case) -> Callable[[int], object]:
         x, made = x.reshape(len(x), -1), made.reshape(len(x), -1)
         return plain.bernoulli_cost(x, made) if case.is_binary else 0.5 * jnp.sum((x - made) ** 2, axis=-1)
 
-    return plain.training_by_steps(loss, params, images, BATCH)
+    return plain.training_by_steps(loss, params, images, BATCH, plain.BARE)
 
 
 def kernels(key: jax.Array, channels: tuple[int, ...]) -> plain.Layers:

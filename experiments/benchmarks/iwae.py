@@ -83,4 +83,4 @@ def bare(images: np.ndarray, batch: int, samples: int) -> Callable[[int], object
         log_weights = 0.5 * jnp.sum(noise**2 - z**2 + 2 * log_scale, axis=-1) - cost
         return -jnp.mean(jax.nn.logsumexp(log_weights, axis=0))
 
-    return plain.training(loss, params, images, batch)
+    return plain.training(loss, params, images, batch, plain.BARE)

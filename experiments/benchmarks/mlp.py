@@ -1,8 +1,10 @@
 """A variational autoencoder of dense layers, 784-400-20, on batches of 128.
 
 All contestants have the same nets, draw each image as 0 and 1 afresh at every step (but for pythae, which takes floats
-from an array and so has less to do), and train with Adam. "matrix products alone" is what remains of a step where all
-else is left out; how near a contestant comes to it is its share of the machine's matrix rate.
+from an array and so has less to do), and train with Adam. "JAX, bare loop" is the loss, its gradient and optax's Adam
+with nothing around them; "JAX, by hand" never computes the loss and has an Adam of its own. "matrix products alone" is
+what remains of a step where all else is left out; how near a contestant comes to it is its share of the machine's
+matrix rate.
 """
 
 from collections.abc import Callable
@@ -66,7 +68,8 @@ def contestants(images: np.ndarray, batch: int) -> dict[str, Begin]:
         SCANNED: lambda: library.scanned(built(images), batch),
         "vaejax, per step": lambda: library.per_step(built(images), batch),
         "vaejax, streamed": lambda: library.streamed(built(images), batch),
-        LOOP: lambda: bare(images, batch),
+        LOOP: lambda: bare(images, batch, plain.BARE),
+        "JAX, by hand": lambda: bare(images, batch, plain.BY_HAND),
         REFERENCE: lambda: pytorch(False),
         COMPILED: lambda: pytorch(True),
         "numpyro": numpyro,
@@ -81,7 +84,7 @@ def built(images: np.ndarray) -> library.experiment.Experiment:
     return library.compose(images, model, vaejax.elbo, latents=LATENTS)
 
 
-def bare(images: np.ndarray, batch: int) -> Callable[[int], object]:
+def bare(images: np.ndarray, batch: int, way: plain.Way) -> Callable[[int], object]:
     """The same arithmetic with nothing around it."""
     keys = jax.random.split(jax.random.key(0))
     sizes = (PIXELS, HIDDEN, 2 * LATENTS), (LATENTS, HIDDEN, PIXELS)
@@ -95,7 +98,7 @@ def bare(images: np.ndarray, batch: int) -> Callable[[int], object]:
         logits = plain.perceptron(params[1], z, jax.nn.relu)
         return jnp.mean(plain.bernoulli_cost(x, logits) + plain.kl_to_standard(mean, log_scale))
 
-    return plain.training(loss, params, images, batch)
+    return plain.training(loss, params, images, batch, way)
 
 
 def lines_of(contest: Contest, products: matrix.Perceptrons, case: str) -> list[Line]:

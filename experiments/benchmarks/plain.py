@@ -3,11 +3,12 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from .timing import Advance
 
@@ -16,16 +17,23 @@ Layers = list[tuple[jax.Array, jax.Array]]
 Loss = Callable[[Any, jax.Array, jax.Array], jax.Array]
 
 
-def training(loss: Loss, params: Any, images: np.ndarray, batch: int) -> Advance:
+class Way(NamedTuple):
+    """How steps are taken."""
+
+    begin: Callable[[Any], Any]  # params to the state before the first step, whose first part counts steps
+    step: Callable[[Loss, Any, jax.Array], Any]
+
+
+def training(loss: Loss, params: Any, images: np.ndarray, batch: int, way: Way) -> Advance:
     """Steps of Adam on a loss, over the examples in an order of their own at each call, as one compiled loop."""
-    state, stored = [initial_state(params)], jax.device_put(images)
+    state, stored = [way.begin(params)], jax.device_put(images)
 
     def run(state: Any, images: jax.Array, steps: jax.Array) -> Any:
         order = jax.random.permutation(jax.random.fold_in(jax.random.key(2), state[0]), len(images))
 
         def step(number: jax.Array, state: Any) -> Any:
             rows = jax.lax.dynamic_slice_in_dim(order, number % (len(images) // batch) * batch, batch)
-            return train_step(loss, state, images[rows])
+            return way.step(loss, state, images[rows])
 
         return jax.lax.fori_loop(0, steps, step, state)
 
@@ -37,9 +45,9 @@ def training(loss: Loss, params: Any, images: np.ndarray, batch: int) -> Advance
     return advance
 
 
-def training_by_steps(loss: Loss, params: Any, images: np.ndarray, batch: int) -> Advance:
+def training_by_steps(loss: Loss, params: Any, images: np.ndarray, batch: int, way: Way) -> Advance:
     """The same with a compiled step in a Python loop, over batches in order."""
-    state, compiled = [initial_state(params)], jax.jit(partial(train_step, loss), donate_argnums=0)
+    state, compiled = [way.begin(params)], jax.jit(partial(way.step, loss), donate_argnums=0)
 
     def advance(steps: int) -> None:
         for number in range(steps):
@@ -50,16 +58,36 @@ def training_by_steps(loss: Loss, params: Any, images: np.ndarray, batch: int) -
     return advance
 
 
+def _with_optax() -> Way:
+    """Adam of optax on a loss that is summed up: what everyone who trains has to compute."""
+    optimizer = optax.adam(1e-3)
+
+    def begin(params: Any) -> Any:
+        return jnp.zeros((), jnp.int32), params, optimizer.init(params), jnp.zeros(())
+
+    def step(loss: Loss, state: Any, images: jax.Array) -> Any:
+        number, params, moments, total = state
+        value, gradient = jax.value_and_grad(loss)(params, noise_key(number), images)
+        updates, moments = optimizer.update(gradient, moments)
+        return number + 1, optax.apply_updates(params, updates), moments, total + value
+
+    return Way(begin, step)
+
+
+def noise_key(number: jax.Array) -> jax.Array:
+    """Of a step."""
+    return jax.random.fold_in(jax.random.key(1), number)
+
+
 def initial_state(params: Any) -> Any:
     """`(t, params, m, v)` before the first step of Adam."""
     first, second = jax.tree.map(jnp.zeros_like, (params, params))
     return jnp.zeros((), jnp.int32), params, first, second
 
 
-def train_step(loss: Loss, state: Any, images: jax.Array) -> Any:
-    """A step of Adam with noise of its own."""
-    key = jax.random.fold_in(jax.random.key(1), state[0])
-    return adam(state, jax.grad(loss)(state[1], key, images))
+def gradient_step(loss: Loss, state: Any, images: jax.Array) -> Any:
+    """A step without the value of the loss."""
+    return adam(state, jax.grad(loss)(state[1], noise_key(state[0]), images))
 
 
 def adam(state: Any, gradient: Any) -> Any:
@@ -70,6 +98,11 @@ def adam(state: Any, gradient: Any) -> Any:
     rate = 1e-3 * jnp.sqrt(1 - 0.999 ** (t + 1)) / (1 - 0.9 ** (t + 1))
     params = jax.tree.map(lambda p, m, v: p - rate * m / (jnp.sqrt(v) + 1e-8), params, m, v)
     return t + 1, params, m, v
+
+
+BARE = _with_optax()
+# The least that can be computed: nobody learns the loss, and Adam divides only once for each number.
+BY_HAND = Way(initial_state, gradient_step)
 
 
 def dense(key: jax.Array, sizes: Sequence[int]) -> Layers:
