@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.errors import KeyReuseError
 from scipy import stats
 
 from vaejax.data.draws import uniform
@@ -44,9 +45,10 @@ def test_no_two_rows_or_columns_are_the_same(key):
     assert len(np.unique(draws)) > draws.size - 8
 
 
-def test_rows_are_drawn_as_in_a_larger_array(key):
-    """A row is a function of the key and of its number, on whatever device it is made."""
-    chex.assert_trees_all_equal(uniform(key, (3, 10)), uniform(key, (8, 10))[:3])
+def test_a_key_may_be_used_once(key):
+    uniform(key, (3,))
+    with pytest.raises(KeyReuseError):
+        uniform(key, (3,))
 
 
 def test_keys_may_be_mapped_over(key):
