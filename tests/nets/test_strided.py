@@ -10,7 +10,7 @@ from vaejax.nets import strided
 from vaejax.nets.strided import convolve, convolve_transposed
 
 # Even and odd sizes, one channel and many, windows that are narrow and wide.
-SIZES = [(8, 8, 1, 8), (7, 5, 3, 4), (4, 6, 5, 3), (1, 2, 2, 9)]
+SIZES = [(8, 8, 1, 9), (7, 5, 3, 4), (4, 6, 5, 3), (1, 2, 2, 9)]
 
 
 def plain(x, kernel):
@@ -170,7 +170,7 @@ def test_shares_of_a_batch_under_shard_map():
     ("call", "message"),
     [
         (lambda x, k, y: convolve(x[0], k), r"x must be \[N, H, W, C\] and kernel \[4, 4, C, O\]; got \(8, 8, 1\)"),
-        (lambda x, k, y: convolve(x, k[:3]), r"got \(3, 8, 8, 1\) and \(3, 4, 1, 8\)"),
+        (lambda x, k, y: convolve(x, k[:3]), r"got \(3, 8, 8, 1\) and \(3, 4, 1, 9\)"),
         (
             lambda x, k, y: convolve_transposed(x, k, (16, 16)),
             r"y must be \[N, h, w, O\] and kernel .* got \(3, 8, 8, 1\)",

@@ -10,14 +10,11 @@ h = ceil(H / 2), is
   `<x, k, y> = sum_{n, i, j, a, b, c, o} x[n, 2i + a - 1, 2j + b - 1, c] k[a, b, c, o] y[n, i, j, o]`
 """
 
-import functools
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 
 from vaejax.nets.bilinear import define_derivatives, define_primitive
-from vaejax.types import Array, Shape
+from vaejax.types import Array
 
 STRIDES = (2, 2)
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
@@ -78,48 +75,42 @@ def convolve_transposed(y: Array, kernel: Array, size: tuple[int, int]) -> Array
     return _transposed.bind(y[None], kernel[None], size=tuple(size))[0]
 
 
-# On a CPU. Blocks of 2x2 pixels make the convolution one of 2x2 and stride 1, and its transpose one of them: a product
-# with the four kernels of the 2x2, whose results are added where they overlap. No copies of x need to be made for that.
+# On a CPU: products of two matrices, the windows of x that the pixels of y see and the kernel. A window is put together
+# from four blocks of 2x2 pixels, since XLA copies rows of channels that lie together much faster than strided ones.
 
 
 def _forward_on_cpu(x: Array, kernel: Array) -> Array:
-    blocks, kernels = _to_blocks(x), _kernel_to_blocks(kernel)
-    channels, outputs = kernels.shape[1:]
-    if _is_narrow(kernel.shape):
-        return _product(_windows(blocks), kernels.reshape(-1, outputs)).astype(x.dtype)
-    made = _product(blocks, kernels.swapaxes(0, 1).reshape(channels, -1))
-    parts = [_seen(made, i, j)[..., (2 * i + j) * outputs :][..., :outputs] for i in (0, 1) for j in (0, 1)]
-    return _sum(parts).astype(x.dtype)
+    return _product(_windows(x), jnp.concatenate(_kernels_of_blocks(kernel), axis=0)).astype(x.dtype)
 
 
 def _transposed_on_cpu(y: Array, kernel: Array, *, size: tuple[int, int]) -> Array:
-    kernels = _kernel_to_blocks(kernel)
-    channels, outputs = kernels.shape[1:]
-    made = _product(y, kernels.reshape(-1, outputs).T)
+    matrix = jnp.concatenate([each.T for each in _kernels_of_blocks(kernel)], axis=1)
+    made, channels = _product(y, matrix), matrix.shape[1] // 4
     part = lambda i, j: _pad(made[..., (2 * i + j) * channels :][..., :channels], (0, 0), (j, 1 - j))
     # First over columns: two passes over half the numbers each take less than one over all.
-    blocks = _sum([_pad(part(i, 0) + part(i, 1), (i, 1 - i), (0, 0)) for i in (0, 1)])
-    return _from_blocks(blocks, size).astype(y.dtype)
+    first, second = (_pad(part(i, 0) + part(i, 1), (i, 1 - i), (0, 0)) for i in (0, 1))
+    return _from_blocks(first + second, size).astype(y.dtype)
 
 
 def _kernel_on_cpu(x: Array, y: Array) -> Array:
-    blocks, outputs = _to_blocks(x), y.shape[-1]
-    channels = blocks.shape[-1]
-    if _is_narrow((4, 4, x.shape[-1], outputs)):
-        kernels = _sum_of_products(_windows(blocks), y).reshape(4, channels, outputs)
+    windows = _windows(x)
+    seen, outputs = windows.shape[-1], y.shape[-1]
+    # One of the two is moved for a product of matrices as they lie: one over the first axes of both takes half as long
+    # again. It is y unless windows are so narrow that the product would be slow, which wants the wide one on its right.
+    if seen < 2 * outputs:
+        kernels = _product_over_pixels(windows, y)
     else:
-        # Where y is the narrower one, its windows are: what meets a block from each of its four sides. They are laid
-        # out for a product of two matrices as they lie; one over the first axes of both takes half as long again.
-        padded, (height, width) = _pad(y, (1, 1), (1, 1)).transpose(3, 0, 1, 2), blocks.shape[1:3]
-        sides = [padded[:, :, 1 - i : 1 - i + height, 1 - j : 1 - j + width] for i in (0, 1) for j in (0, 1)]
-        kernels = _dot(jnp.stack(sides).reshape(4 * outputs, -1), blocks.reshape(-1, channels), ((1,), (0,)))
-        kernels = kernels.reshape(4, outputs, channels).swapaxes(1, 2)
-    return _kernel_from_blocks(kernels).astype(x.dtype)
+        kernels = jnp.moveaxis(_product_over_pixels(y, windows).reshape(outputs, 4, -1), 0, 2)
+    return _from_kernels_of_blocks(kernels.reshape(4, seen // 4, outputs)).astype(x.dtype)
 
 
-def _is_narrow(kernel: Shape) -> bool:
-    """Whether windows of x are narrower than what y makes: it is moving them that costs, not the products."""
-    return 4 * kernel[2] < kernel[3]
+def _windows(x: Array) -> Array:
+    """What each pixel of y sees, as blocks of 2x2, `[N, h, w, 2 * 2 * 4 C]`."""
+    blocks = _to_blocks(x)
+    (count, _, _, channels), rows, columns = blocks.shape, blocks.shape[1] - 1, blocks.shape[2] - 1
+    seen = [blocks[:, i : i + rows, j : j + columns] for i in (0, 1) for j in (0, 1)]
+    # Not side by side in one last axis: XLA would copy each of them twice for that.
+    return jnp.stack(seen, axis=3).reshape(count, rows, columns, 4 * channels)
 
 
 def _to_blocks(x: Array) -> Array:
@@ -138,23 +129,18 @@ def _from_blocks(blocks: Array, size: tuple[int, int]) -> Array:
     return x[:, 1 : 1 + size[0], 1 : 1 + size[1]]
 
 
-def _windows(blocks: Array) -> Array:
-    """What each pixel of y sees, `[N, h, w, 16 C]`."""
-    return jnp.concatenate([_seen(blocks, i, j) for i in (0, 1) for j in (0, 1)], -1)
+def _kernels_of_blocks(kernel: Array) -> list[Array]:
+    """What a window's four blocks are multiplied by, `[4 C, O]` each.
 
-
-def _seen(blocks: Array, row: int, column: int) -> Array:
-    """The block of each pixel of y on one of its four sides."""
-    return blocks[:, row : row + blocks.shape[1] - 1, column : column + blocks.shape[2] - 1]
-
-
-def _kernel_to_blocks(kernel: Array) -> Array:
-    """`[4, 4, C, O]` as a kernel of blocks, `[2 * 2, 4 C, O]`."""
+    As slices to be put together: XLA does that once for all micro-batches, and a transpose anew for each.
+    """
     channels, outputs = kernel.shape[2:]
-    return kernel.reshape(2, 2, 2, 2, channels, outputs).swapaxes(1, 2).reshape(4, 4 * channels, outputs)
+    corners = [kernel[i : i + 2, j : j + 2] for i in (0, 2) for j in (0, 2)]
+    return [corner.reshape(4 * channels, outputs) for corner in corners]
 
 
-def _kernel_from_blocks(kernels: Array) -> Array:
+def _from_kernels_of_blocks(kernels: Array) -> Array:
+    """`[4, 4 C, O]` to a kernel `[4, 4, C, O]`."""
     channels, outputs = kernels.shape[1] // 4, kernels.shape[2]
     return kernels.reshape(2, 2, 2, 2, channels, outputs).swapaxes(1, 2).reshape(4, 4, channels, outputs)
 
@@ -165,22 +151,18 @@ def _pad(x: Array, rows: tuple[int, int], columns: tuple[int, int]) -> Array:
 
 def _product(pixels: Array, matrix: Array) -> Array:
     """`[N, h, w, A]` times `[A, B]`, in float32 or more. Two plain matrices: more axes would be moved about for it."""
-    product = _dot(pixels.reshape(-1, len(matrix)), matrix, ((1,), (0,)))
-    return product.reshape(*pixels.shape[:-1], -1)
+    product = _dot(pixels.reshape(-1, len(matrix)), matrix)
+    return product.reshape(*pixels.shape[:-1], matrix.shape[1])
 
 
-def _sum_of_products(left: Array, right: Array) -> Array:
+def _product_over_pixels(left: Array, right: Array) -> Array:
     """`[N, h, w, A]` and `[N, h, w, B]` to the sum over all pixels of their outer products, `[A, B]`."""
-    return _dot(left.reshape(-1, left.shape[-1]), right.reshape(-1, right.shape[-1]), ((0,), (0,)))
+    lying = jnp.moveaxis(left, -1, 0).reshape(left.shape[-1], -1)
+    return _dot(lying, right.reshape(-1, right.shape[-1]))
 
 
-def _dot(left: Array, right: Array, contracted: tuple[tuple[int], tuple[int]]) -> Array:
-    at_least_float32 = jnp.promote_types(left.dtype, jnp.float32)
-    return jax.lax.dot_general(left, right, (contracted, ((), ())), preferred_element_type=at_least_float32)
-
-
-def _sum(parts: Sequence[Array]) -> Array:
-    return functools.reduce(jnp.add, parts)
+def _dot(left: Array, right: Array) -> Array:
+    return jnp.dot(left, right, preferred_element_type=jnp.promote_types(left.dtype, jnp.float32))
 
 
 # On all else.
