@@ -124,6 +124,25 @@ def test_standard_normal_takes_any_length_and_expands(key):
         standard_normal.sample(key, (5,))
 
 
+@pytest.mark.parametrize("event_ndims", [0, 1, 2])
+@pytest.mark.parametrize("scale_shape", [(), (2,), (4, 3, 1), (4, 3, 2)])
+def test_a_draw_comes_with_its_density(x64, scale_shape, event_ndims, key):
+    loc_key, scale_key = jax.random.split(key)
+    loc, scale = jax.random.normal(loc_key, (4, 3, 2)), jax.random.uniform(scale_key, scale_shape, minval=0.1)
+    together = lambda loc, scale: Normal(loc, scale, event_ndims).sample_and_log_prob(jax.random.key(1), (5,))
+
+    def apart(loc, scale):
+        q = Normal(loc, scale, event_ndims)
+        z = q.sample(jax.random.key(1), (5,))
+        return z, q.log_prob(z)
+
+    # The gradients too, of which all that reaches log q through z cancels.
+    squares = lambda f: lambda *a: sum(jnp.sum(part**2) for part in f(*a))
+    for wrap in (lambda f: f, lambda f: jax.grad(squares(f), (0, 1))):
+        chex.assert_trees_all_close(wrap(together)(loc, scale), wrap(apart)(loc, scale), rtol=1e-9, atol=1e-9)
+    chex.assert_trees_all_equal(together(loc, scale)[0], apart(loc, scale)[0])
+
+
 def test_delta_puts_all_mass_on_its_point(key):
     point = Delta(jnp.array([[1.0, 2.0], [3.0, 4.0]]))
     chex.assert_trees_all_equal(point.log_prob(jnp.array([1.0, 2.0])), jnp.array([0.0, -jnp.inf]))

@@ -332,6 +332,18 @@ def test_the_draw_a_flow_remembers_is_its_own_alone(key):
         vaejax.elbo(jax.random.key(1), jnp.ones((SIZE, LATENT)), lambda x: q, lambda z: Normal(z, 1.0))
 
 
+def test_a_penalty_may_ask_whether_a_posterior_is_normal(key):
+    kinds = []
+
+    def spy(key, q, z):
+        kinds.append(type(q))
+        return jnp.zeros(())
+
+    q, x = posterior_of(0), jnp.ones((SIZE, LATENT))
+    vaejax.autoencode(key, x, lambda x: q, lambda z: Normal(z, 1.0), spy)
+    assert set(kinds) == {Normal}
+
+
 def test_hyperparameters_may_be_traced():
     q = posterior_of(0)
     makers = [

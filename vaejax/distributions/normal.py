@@ -118,6 +118,18 @@ class Normal:
         draw_shape("Normal", key, sample_shape, parameter_shape(self.loc, self.scale), self.event_ndims)
         return reparameterize(key, self.loc, self.scale, sample_shape)
 
+    def sample_and_log_prob(self, key: Array, sample_shape: Shape = ()) -> tuple[Array, Array]:
+        """The draw of `sample` and its log-density `[*S, *B]`, which its noise has at hand.
+
+        `log p(loc + scale eps) = sum_i [ -eps_i^2 / 2 - log scale_i - log(2 pi) / 2 ]`. Its gradient to the parameters is
+        that of `log_prob` at the draw, where all that comes by way of the draw cancels.
+        """
+        shape = draw_shape("Normal", key, sample_shape, parameter_shape(self.loc, self.scale), self.event_ndims)
+        loc, scale = at_least_float32(self.loc, self.scale)
+        noise = jax.random.normal(key, shape, loc.dtype)
+        eps, log_scale = flatten_event(self.event_ndims, noise, jnp.log(scale))
+        return loc + scale * noise, jnp.sum(-0.5 * eps**2 - log_scale - 0.5 * LOG_TWO_PI, axis=-1)
+
     def log_prob(self, value: Array) -> Array:
         """Log-density in nats, `[*S, *B]`."""
         check_event_shape("Normal.log_prob: value", value, parameter_shape(self.loc, self.scale), self.event_ndims)

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 
 from vaejax.checks import check_distribution
-from vaejax.distributions import as_native
+from vaejax.distributions import Normal, as_native
 from vaejax.types import Array, Distribution, Shape
 
 
@@ -64,8 +64,11 @@ class Drawn:
 
 
 def remembering(q: Distribution, z: Array, log_q: Array | None) -> Distribution:
-    """The posterior for a penalty on its draw z: one that remembers, where `draw` gave a log-density."""
-    return q if log_q is None else Drawn(q, z, log_q)
+    """The posterior for a penalty on its draw z: one that remembers, where `draw` gave a log-density.
+
+    A Normal goes as it is: its density is cheap, and a penalty may ask whether it is one.
+    """
+    return q if log_q is None or isinstance(q, Normal) else Drawn(q, z, log_q)
 
 
 def batch_of(q: Distribution, z: Array) -> Shape:
