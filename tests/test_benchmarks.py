@@ -1,6 +1,7 @@
 """The benchmarks: what is made of seconds, that a contestant who fails ends nothing, and that all do the same work."""
 
 import importlib
+import inspect
 import json
 import sys
 import time
@@ -155,17 +156,34 @@ def test_the_compiled_products_are_all_that_are_counted():
     assert compiled.cost_analysis()["flops"] == pytest.approx(NETS.flops(), rel=0.02)
 
 
-def test_the_loop_of_products_goes_on():
+@pytest.mark.parametrize(
+    "make", [partial(matrix.products, NETS), partial(matrix.passes, (4, 24, 32), rows=12, at_once=4)]
+)
+def test_the_loop_of_products_goes_on(make):
     """What it carries is another in each turn, so that no product can be taken out of it."""
-    advance = matrix.products(NETS)
+    advance = make()
     seen = []
     for steps in (1, 1, 2):
         advance(steps)
-        (carried,) = advance.__closure__[0].cell_contents
-        seen.append(np.asarray(carried[1][0][0]))
+        (carried,) = inspect.getclosurevars(advance).nonlocals["carry"]
+        seen.append(np.asarray(jax.tree.leaves(carried[1])[0]))
     assert all(np.all(np.isfinite(each)) for each in seen)
     assert not np.array_equal(seen[0], seen[1])
     assert not np.array_equal(seen[1], seen[2])
+
+
+def test_passes_are_the_rows_of_a_step():
+    """Three turns of four rows, each with its own result as the start of the next."""
+    advance, weights = matrix.passes((4, 24, 32), rows=12, at_once=4), matrix._weights((4, 24, 32), 0)
+    ((x, _),) = inspect.getclosurevars(advance).nonlocals["carry"]
+    x = np.asarray(x)
+    for _ in range(3):
+        made = matrix._forward(x, weights)[-1]
+        x = jnp.asarray(x).at[0, 0].set(jnp.sin(made[0, 0]))
+    advance(1)
+    ((last, product),) = inspect.getclosurevars(advance).nonlocals["carry"]
+    np.testing.assert_allclose(last, x, rtol=1e-5)
+    np.testing.assert_allclose(product, made, rtol=1e-5)
 
 
 def test_the_bare_loop_has_the_same_optimizer_and_the_same_terms(key):
@@ -217,15 +235,15 @@ def test_each_way_of_training_makes_as_many_steps_as_are_asked_for():
 
 def test_a_part_from_the_command_to_its_files(tmp_path, capsys, monkeypatch):
     everyone = mlp.contestants
-    chosen = lambda *given: {name: everyone(*given)[name] for name in (mlp.SCANNED, mlp.LOOP, mlp.PRODUCTS)}
+    chosen = lambda *given: {name: everyone(*given)[name] for name in (mlp.SCANNED, mlp.LOOP, matrix.PRODUCTS)}
     monkeypatch.setattr(mlp, "contestants", lambda *given: chosen(*given) | {"absent": missing})
     benchmarks.main(["--only", "mlp", "--quick", "--output", str(tmp_path)])
     read = json.loads((tmp_path / "results.json").read_text())["parts"]["mlp"]
     figures = {line["contestant"]: line["figures"] for line in read["lines"]}
-    assert set(figures) == {mlp.SCANNED, mlp.LOOP, mlp.PRODUCTS}
+    assert set(figures) == {mlp.SCANNED, mlp.LOOP, matrix.PRODUCTS}
     rounds = {name: timing.Timing(**each) for name, each in read["rounds"]["batch 128"]["timings"].items()}
     for name, each in figures.items():
-        share = timing.times_faster(rounds[name], rounds[mlp.PRODUCTS])
+        share = timing.times_faster(rounds[name], rounds[matrix.PRODUCTS])
         assert each["% of matrix rate"] == pytest.approx(100 * share)
     for each in figures.values():
         assert each["examples/s"] * each["ms per step"] == pytest.approx(128 * 1e3)

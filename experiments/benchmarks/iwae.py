@@ -58,7 +58,7 @@ def contestants(images: np.ndarray, batch: int, samples: int) -> dict[str, Begin
         mlp.LOOP: lambda: bare(images, batch, samples),
         REFERENCE: pytorch,
         "numpyro": numpyro,
-        mlp.PRODUCTS: lambda: matrix.products(shape(batch, samples)),
+        matrix.PRODUCTS: lambda: matrix.products(shape(batch, samples)),
     }
 
 

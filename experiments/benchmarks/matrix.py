@@ -1,4 +1,4 @@
-"""The matrix products of a training step with all else left out: how fast the machine is at these very shapes."""
+"""The matrix products of a step with all else left out: how fast the machine is at these very shapes."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -8,7 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .timing import Advance
+from .timing import Advance, Contest, times_faster
+
+# Who makes the products and nothing else, and the figure that says how near a contestant comes to it.
+PRODUCTS, SHARE = "matrix products alone", "% of matrix rate"
 
 
 class Perceptrons(NamedTuple):
@@ -28,6 +31,12 @@ class Perceptrons(NamedTuple):
         up = [a * b for a, b in pairwise(self.encoder)]
         down = [a * b for a, b in pairwise(self.decoder)]
         return 2 * self.batch * (3 * sum(up) - up[0] + 3 * self.samples * sum(down))
+
+
+def share_of(contest: Contest, name: str) -> dict[str, float]:
+    """The share of the machine's matrix rate that a contestant reaches; nothing where that was not measured."""
+    alone = contest.timings.get(PRODUCTS)
+    return {} if alone is None else {SHARE: 100 * times_faster(contest.timings[name], alone)}
 
 
 def products(nets: Perceptrons) -> Advance:
@@ -54,6 +63,31 @@ def products(nets: Perceptrons) -> Advance:
 
     def advance(steps: int) -> None:
         carry[0] = jax.block_until_ready(compiled(carry[0], weights, np.int32(steps)))
+
+    return advance
+
+
+def passes(sizes: Sequence[int], rows: int, at_once: int) -> Advance:
+    """A compiled loop over the products of dense layers, for `rows` rows in a step, `at_once` of them at a time.
+
+    Chained as in `products`, so that none can be left out.
+    """
+    weights = _weights(sizes, 0)
+    x = jnp.asarray(np.random.default_rng(1).random((at_once, sizes[0]), np.float32))
+    carry = [(x, jnp.zeros((at_once, sizes[-1])))]
+
+    def run(carry: Any, weights: Any, turns: jax.Array) -> Any:
+        def turn(_: Any, carry: Any) -> Any:
+            x, _ = carry
+            made = _forward(x, weights)[-1]
+            return x.at[0, 0].set(jnp.sin(made[0, 0])), made
+
+        return jax.lax.fori_loop(0, turns, turn, carry)
+
+    compiled = jax.jit(run, donate_argnums=0)
+
+    def advance(steps: int) -> None:
+        carry[0] = jax.block_until_ready(compiled(carry[0], weights, np.int32(steps * rows // at_once)))
 
     return advance
 

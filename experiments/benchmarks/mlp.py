@@ -24,8 +24,8 @@ PIXELS, HIDDEN, LATENTS, BATCH = 784, 400, 20, 128
 EXAMPLES, FEW = 60_000, 2_560
 # Where the launch of each operation costs more than the operation, larger batches show what the device can do.
 LARGE_BATCHES = (1024, 4096, 16_384)
-SCANNED, LOOP, COMPILED, PRODUCTS = "vaejax, scanned", "JAX, bare loop", "PyTorch, compiled", "matrix products alone"
-SCALING = (SCANNED, LOOP, REFERENCE, COMPILED, PRODUCTS)
+SCANNED, LOOP, COMPILED = "vaejax, scanned", "JAX, bare loop", "PyTorch, compiled"
+SCALING = (SCANNED, LOOP, REFERENCE, COMPILED, matrix.PRODUCTS)
 
 
 def run(budget: Budget) -> Part:
@@ -74,7 +74,7 @@ def contestants(images: np.ndarray, batch: int) -> dict[str, Begin]:
         COMPILED: lambda: pytorch(True),
         "numpyro": numpyro,
         "pythae": pythae,
-        PRODUCTS: lambda: matrix.products(shape(batch)),
+        matrix.PRODUCTS: lambda: matrix.products(shape(batch)),
     }
 
 
@@ -103,12 +103,9 @@ def bare(images: np.ndarray, batch: int, way: plain.Way) -> Callable[[int], obje
 
 def lines_of(contest: Contest, products: matrix.Perceptrons, case: str) -> list[Line]:
     """What is said of each contestant: its speed, and its share of the machine's matrix rate."""
-    alone = contest.timings.get(PRODUCTS)
     lines = []
     for name, timing in contest.timings.items():
-        rates = {"GFLOP/s": products.flops() / timing.per_step / 1e9}
-        if alone is not None:
-            rates["% of matrix rate"] = 100 * times_faster(timing, alone)
+        rates = {"GFLOP/s": products.flops() / timing.per_step / 1e9} | matrix.share_of(contest, name)
         lines.append(Line(case, name, figures_of(contest, name, products.batch) | rates))
     return lines
 
