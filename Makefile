@@ -28,6 +28,9 @@ wheels_gpu = ,cuda$(shell driver=$$(nvidia-smi --query-gpu=driver_version --form
 wheels_tpu := ,tpu
 
 DATASET ?= mnist
+# Without one, `make reproduce` only writes the page.
+TABLE ?=
+SIZE ?= quick
 no_run = $(error there is no run of $(EXPERIMENT) yet: make train EXPERIMENT=$(EXPERIMENT))
 RUN ?= $(lastword $(sort $(wildcard runs/$(basename $(notdir $(EXPERIMENT)))/[0-9]*)))
 
@@ -46,7 +49,7 @@ install = if command -v uv >/dev/null; \
 
 # Two goals at once would install into one environment at once.
 .NOTPARALLEL:
-.PHONY: help train sweep evaluate report hosts test test-browser test-slow prepare test-prepare check bench feeds figures methods constraints clean device-$(ACCEL)
+.PHONY: help train sweep evaluate report hosts test test-browser test-slow prepare test-prepare check bench feeds figures methods reproduce constraints clean device-$(ACCEL)
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -103,6 +106,9 @@ figures: $(venv)/.train ## draw the picture of the README again
 
 methods: $(venv)/.train ## train every method of the README's table
 	@$(run)/python -m experiments.methods $(ARGS)
+
+reproduce: $(venv)/.train ## run the rows of TABLE (iwae, vamp) at SIZE (quick) that are missing, and write experiments/RESULTS.md
+	@$(run)/python -m experiments.reproduce $(TABLE) --size $(SIZE) $(ARGS)
 
 constraints: ## resolve the versions that are tested together again (needs uv)
 	uv pip compile --universal --upgrade --no-header --no-annotate \

@@ -1,0 +1,52 @@
+"""The tables: their rows, the numbers of the papers, and how large each is run."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+
+class Row(NamedTuple):
+    """A row of a table."""
+
+    label: str
+    experiment: str  # a file in experiments/
+    settings: Mapping[str, Any]  # what differs from the experiment's own, whatever the size
+    published: float | None = None  # what the paper has
+    stated: str = ""  # where it stands there
+
+
+class Size(NamedTuple):
+    """How a table is run."""
+
+    about: str  # what it takes and what it is for
+    settings: Mapping[str, Any]  # what differs from the experiment's own, in every row
+    goals: Mapping[str, float] = {}  # of some rows: what their mean must not exceed
+    num_seeds: int = 3
+    num_examples: int = 1000  # of the test set, whose ln p(x) is estimated
+    num_samples: int = 5000  # importance samples of each
+    together: bool = False  # all seeds as one program, for a device that one of them does not fill
+
+
+class Claim(NamedTuple):
+    """What the paper says of two rows."""
+
+    lower: str
+    higher: str
+    strict: bool = True  # False: no worse
+
+
+class Table(NamedTuple):
+    """A table of a paper."""
+
+    title: str
+    source: str
+    recipe: str  # how what is run here differs from what was run there
+    rows: Mapping[str, Row]
+    sizes: Mapping[str, Size]
+    claims: Sequence[Claim] = ()
+
+
+def tables() -> dict[str, Table]:
+    """All of them, by the names by which `make reproduce TABLE=` asks for them."""
+    from . import iwae, vamp  # noqa: PLC0415 (they are written with the types above)
+
+    return {"iwae": iwae.TABLE, "vamp": vamp.TABLE}

@@ -1,0 +1,174 @@
+"""A row at a size: its seeds trained, or taken up where they were left, and ln p(x) of its test set estimated."""
+
+import dataclasses
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vaejax import outcome, run, sweep
+from vaejax.assess import Wanted, bounds
+from vaejax.assess.subject import Subject
+from vaejax.evaluation import pareto_threshold
+from vaejax.experiment import Experiment, load_experiment
+from vaejax.folder import read_config
+from vaejax.outcome import Measured
+from vaejax.program import final_params
+from vaejax.progress import TrainingProgress, step_progress
+from vaejax.results import read_measured
+from vaejax.settings import Running, settings_from
+from vaejax.training import Report, TrainState
+from vaejax.types import Params
+
+from ..benchmarks.report import environment
+from .records import Record
+from .tables import Row, Size
+
+
+class Trained(NamedTuple):
+    """A trained seed."""
+
+    seed: int
+    settings: Any
+    experiment: Experiment
+    params: Params
+    measured: Measured
+    config: dict[str, Any]  # that of its run
+    seconds: float  # of training
+
+
+def settings_of(row: Row, size: Size, module: Any, seed: int) -> Any:
+    """The settings of a seed of a row.
+
+    Raises:
+      ValueError: the table names a setting that the experiment does not have.
+    """
+    return settings_from(module.Settings, {**row.settings, **size.settings, "seed": seed})
+
+
+def identity(settings: Any) -> dict[str, Any]:
+    """The settings but for where it runs, as JSON has them."""
+    content = json.loads(json.dumps(dataclasses.asdict(settings)))
+    del content["running"]
+    return content
+
+
+def in_folder(settings: Any, parent: Path, what: str) -> Any:
+    """The settings with a folder of their own: under other ones a run could not go on with what is there."""
+    content = json.dumps({**identity(settings), "seed": None}, sort_keys=True)
+    name = f"{what}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+    return dataclasses.replace(settings, running=Running(output=str(parent / name)))
+
+
+def missing_seeds(row: Row, size: Size, kept: Mapping[int, Record]) -> list[int]:
+    """The seeds of which nothing is kept that was made with these settings and measured as this size wants it."""
+    module = load_experiment(row.experiment)
+
+    def is_kept(seed: int) -> bool:
+        record = kept.get(seed)
+        return (
+            record is not None
+            and record.settings == identity(settings_of(row, size, module, seed))
+            and (record.num_examples, record.num_samples) == (size.num_examples, size.num_samples)
+        )
+
+    return [seed for seed in range(size.num_seeds) if not is_kept(seed)]
+
+
+def run_row(row: Row, size: Size, seeds: Sequence[int], folder: Path) -> Iterator[tuple[int, Record]]:
+    """Train and measure the seeds, each as soon as it can be; what an earlier call left in the folder goes on.
+
+    Raises:
+      Interrupted: a signal ended the training, which goes on when this is called again.
+      and what `vaejax.run.train` and `vaejax.sweep.sweep` raise.
+    """
+    train = train_together if size.together else train_alone
+    for trained in train(row, size, seeds, folder):
+        yield trained.seed, measure(row, size, trained)
+
+
+def train_alone(row: Row, size: Size, seeds: Sequence[int], folder: Path) -> Iterator[Trained]:
+    """A run for each seed, one after the other."""
+    module = load_experiment(row.experiment)
+    for seed in seeds:
+        settings = in_folder(settings_of(row, size, module, seed), folder, f"seed-{seed}")
+        experiment = module.build(settings)
+        with TrainingProgress(settings.num_steps(experiment.dataset), settings.batch_size) as progress:
+            result = run.train(row.experiment, settings, experiment, [progress.update])
+        assert result is not None
+        opened = run.open_run(result.folder)
+        measured = read_measured(result.folder)
+        yield Trained(seed, settings, opened.experiment, opened.params, measured, opened.config, result.seconds)
+
+
+def train_together(row: Row, size: Size, seeds: Sequence[int], folder: Path) -> Iterator[Trained]:
+    """All seeds of the size as one sweep, of which those that are asked for are taken."""
+    module = load_experiment(row.experiment)
+    settings = in_folder(settings_of(row, size, module, 0), folder, f"{size.num_seeds}-seeds")
+    result = sweep.sweep(row.experiment, settings, module.build, {}, num_seeds=size.num_seeds, callbacks=[say_step])
+    for seed in seeds:
+        experiment, own, state = sweep.load_member(result.folder, seed)
+        params = final_params(state)
+        config = read_config(result.folder)
+        assert config is not None
+        measured = outcome.measure(experiment, params)
+        yield Trained(seed, own, experiment, params, measured, config, result.seconds / size.num_seeds)
+
+
+def say_step(report: Report, state: TrainState) -> None:
+    """A line for each report of a sweep."""
+    del state
+    losses = ", ".join(f"{loss:.2f}" for loss in np.ravel(report.metrics["loss"]))
+    print(f"step {report.step}  loss of each seed {losses}", file=sys.stderr, flush=True)
+
+
+def measure(row: Row, size: Size, trained: Trained) -> Record:
+    """-ln p(x) of the whole test set, and what is needed to make the figure again."""
+    start = time.perf_counter()
+    subject = Subject(trained.experiment, trained.params, trained.measured)
+    wanted = Wanted(num_samples=size.num_samples, num_examples=size.num_examples)
+    wanted.check()
+    _, found = bounds.likelihood(subject, wanted, step_progress)
+    value, error = of_whole_test_set(
+        trained.measured.figures["negative_elbo"], -found["log_likelihood"], -found["elbo"]
+    )
+    return Record(
+        value=value,
+        standard_error=error,
+        negative_elbo=float(np.mean(trained.measured.figures["negative_elbo"], dtype=np.float64)),
+        active_units=trained.measured.active_units(),
+        # A tail that could not be fitted is none to trust.
+        unreliable=float(np.mean(~(found["pareto_k"] <= pareto_threshold(size.num_samples)))),
+        num_examples=len(found["number"]),
+        num_samples=size.num_samples,
+        train_seconds=trained.seconds,
+        measure_seconds=time.perf_counter() - start,
+        settings=identity(trained.settings),
+        experiment={"name": row.experiment, "sha256": trained.config["source"]},
+        data=trained.config["data"],
+        environment=environment(),
+    )
+
+
+def of_whole_test_set(negative_elbo: np.ndarray, estimated: np.ndarray, its_elbo: np.ndarray) -> tuple[float, float]:
+    """The mean of -ln p(x) over N test examples from that of n of them, and its standard error.
+
+    `mean_N(-ELBO) - mean_n(ln p(x) - ELBO)`. The ELBO is known of all examples and takes with it most of what differs
+    between them, so that a thousand of ten thousand tell the mean to a tenth of the error that they have by themselves.
+    The error is that of the second mean: the first has that of a draw of the ELBO, some hundredths of a nat.
+
+    Args:
+      negative_elbo: `[N]`, of all examples, each from a draw or a few.
+      estimated: `[n]`, -ln p(x) of some of them, chosen at random; all of them: their mean is taken as it is.
+      its_elbo: `[n]`, the -ELBO from the same samples.
+    """
+    negative_elbo, estimated, its_elbo = (each.astype(np.float64) for each in (negative_elbo, estimated, its_elbo))
+    if len(estimated) == len(negative_elbo):
+        return float(estimated.mean()), float(estimated.std(ddof=1) / len(estimated) ** 0.5)
+    difference = estimated - its_elbo
+    return float(negative_elbo.mean() + difference.mean()), float(difference.std(ddof=1) / len(difference) ** 0.5)
