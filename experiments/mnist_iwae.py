@@ -120,7 +120,8 @@ def mean_of(dataset: data.Dataset) -> np.ndarray:
 
 def initial_params(model: nets.Model, mean: np.ndarray, key: Array) -> Params:
     """Uniform weights after Glorot and Bengio 2010, and the logits of the pixels' means as the last offsets."""
-    params, number = model.init(key), 0
+    model_key, kernel_key = jax.random.split(key)
+    params, number = model.init(model_key), 0
     for net, outputs_of_last in (("encoder", 2), ("decoder", 1)):
         layers = params[net]["layers"]
         for index, layer in layers.items():
@@ -128,7 +129,7 @@ def initial_params(model: nets.Model, mean: np.ndarray, key: Array) -> Params:
             # Mean and log-scale are layers of their own in the paper.
             share = outputs_of_last if index == max(layers) else 1
             limit = (6 / (fan_in + fan_out / share)) ** 0.5
-            drawn = jax.random.fold_in(key, number)
+            drawn = jax.random.fold_in(kernel_key, number)
             layer["kernel"] = jax.random.uniform(drawn, (fan_in, fan_out), minval=-limit, maxval=limit)
             number += 1
     clipped = np.clip(mean, 0.001, 0.999)
@@ -147,8 +148,8 @@ def optimizer_of(settings: Settings, dataset: data.Dataset) -> optax.GradientTra
 def paper_rates(num_steps: int) -> Callable[[Any], Array]:
     """The learning rates of the paper over so many steps: `round(10^(1 - i / 7), 1) * 1e-4`, i = 0, ..., 7.
 
-    >>> [round(1e4 * float(paper_rates(3280)(step))) / 1 for step in (0, 1, 4, 3279)]
-    [10.0, 7.0, 5.0, 1.0]
+    >>> [round(1e4 * float(paper_rates(3280)(step)), 3) for step in (0, 1, 4, 3279)]
+    [10.0, 7.2, 5.2, 1.0]
     """
     rates = jnp.array([1e-4 * round(10 ** (1 - stage / (STAGES - 1)), 1) for stage in range(STAGES)])
     # Of 1 + 3 + ... + 3^7 = 3280 epochs.

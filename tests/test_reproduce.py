@@ -1,0 +1,386 @@
+"""Tables that are reproduced: what is run, what is kept, what is said of it, and the recipe of the paper."""
+
+import doctest
+import importlib
+import json
+import math
+import os
+import signal
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vaejax import data, experiment, recipes
+
+ROOT = Path(__file__).parent.parent
+
+
+def load(*names):
+    sys.path.insert(0, str(ROOT))
+    try:
+        return [importlib.import_module(f"experiments.reproduce.{name}") for name in names]
+    finally:
+        sys.path.remove(str(ROOT))
+
+
+tiny = experiment.load_experiment(str(Path(__file__).with_name("tiny.py")))
+command, page, records, tables, work = load("__main__", "page", "records", "tables", "work")
+mnist_iwae = experiment.load_experiment(str(ROOT / "experiments" / "mnist_iwae.py"))
+
+SIZE = tables.Size("here", {"epochs": 2}, goals={"wide": 20.0}, num_seeds=2, num_examples=8, num_samples=50)
+TABLE = tables.Table(
+    "Tiny tables",
+    "Nobody 2015",
+    "as it was",
+    {
+        "wide": tables.Row("three latents", tiny.__file__, {}, 9.0, "Table 9"),
+        "narrow": tables.Row("one latent", tiny.__file__, {"latent_size": 1}),
+    },
+    {"quick": SIZE, "together": SIZE._replace(together=True)},
+    [tables.Claim("wide", "narrow"), tables.Claim("narrow", "wide", strict=False)],
+)
+
+
+class Place:
+    """A folder in which the table is reproduced."""
+
+    def __init__(self, folder):
+        self.folder, self.page = folder, folder / "RESULTS.md"
+
+    def run(self, *words, table=TABLE):
+        places = ["--runs", self.folder / "runs", "--results", self.folder / "results", "--page", self.page]
+        return command.main([*words, *map(str, places)], {"tiny": table})
+
+    def kept(self, size="quick"):
+        return records.read_records(records.path_of("tiny", size, self.folder / "results"))
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """All rows of the table, run."""
+    place = Place(tmp_path_factory.mktemp("done"))
+    assert place.run("tiny") == 0
+    return place
+
+
+def lasting(record):
+    """What two runs of the same must agree in."""
+    return record._replace(train_seconds=0.0, measure_seconds=0.0, environment={})
+
+
+def test_every_seed_of_every_row_is_kept_with_all_that_made_it(done):
+    kept = done.kept()
+    assert {row: sorted(seeds) for row, seeds in kept.items()} == {"wide": [0, 1], "narrow": [0, 1]}
+    for row, seeds in kept.items():
+        for seed, record in seeds.items():
+            assert record.settings["seed"] == seed
+            assert record.settings["latent_size"] == (3 if row == "wide" else 1)
+            assert record.settings["epochs"] == 2
+            assert "running" not in record.settings
+            assert (record.num_examples, record.num_samples) == (8, 50)
+            assert record.data["name"] == "tiny"
+            assert len(record.data["sha256"]) == 64
+            assert record.environment["versions"]["jax"] == jax.__version__
+            assert {"commit", "date", "device", "processor", "python"} <= set(record.environment)
+            assert len(record.experiment["sha256"]) == 64
+            assert 5.0 < record.value < record.negative_elbo < 20.0
+
+
+def test_what_is_kept_is_not_run_again(done, monkeypatch, capsys):
+    monkeypatch.setattr(work, "run_row", lambda *_: pytest.fail("it trains again"))
+    before = done.kept()
+    assert done.run("tiny") == 0
+    assert done.kept() == before
+    assert "wide: -ln p(x)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("change", [{"settings": {"epochs": 3}}, {"num_samples": 60}, {"num_examples": 9}])
+def test_what_was_made_in_another_way_counts_as_missing(done, change):
+    row, seeds = TABLE.rows["wide"], done.kept()["wide"]
+    assert work.missing_seeds(row, SIZE, seeds) == []
+    assert work.missing_seeds(row, SIZE._replace(num_seeds=3), seeds) == [2]
+    assert work.missing_seeds(row, SIZE._replace(**change), seeds) == [0, 1]
+
+
+def test_other_settings_have_runs_of_their_own(place):
+    assert place.run("tiny", "--only", "narrow") == 0
+    longer = TABLE._replace(sizes={"quick": SIZE._replace(settings={"epochs": 1})})
+    assert place.run("tiny", "--only", "narrow", table=longer) == 0
+    assert {record.settings["epochs"] for record in place.kept()["narrow"].values()} == {1}
+
+
+def test_a_row_that_is_stopped_goes_on_to_the_same_figures(done, place, monkeypatch, capsys):
+    tiny.stop_at(monkeypatch, 30, signal.SIGTERM)
+    assert place.run("tiny", "--only", "wide") == 143
+    assert "the same command goes on from there" in capsys.readouterr().err
+    assert place.kept() == {}
+    monkeypatch.undo()
+    assert place.run("tiny", "--only", "wide") == 0
+    whole = done.kept()["wide"]
+    for seed, record in place.kept()["wide"].items():
+        assert lasting(record) == lasting(whole[seed])
+    assert json.loads(next(place.folder.glob("runs/tiny/quick/wide/seed-0-*/results.json")).read_text())["steps"] == 50
+
+
+def test_seeds_that_train_together_come_out_as_alone(done, place):
+    assert place.run("tiny", "--size", "together", "--only", "wide") == 0
+    alone, together = done.kept()["wide"], place.kept("together")["wide"]
+    for seed in (0, 1):
+        assert together[seed].settings == alone[seed].settings
+        assert together[seed].experiment == alone[seed].experiment
+        assert together[seed].value == pytest.approx(alone[seed].value, rel=1e-4)
+        assert together[seed].negative_elbo == pytest.approx(alone[seed].negative_elbo, rel=1e-4)
+    assert work.missing_seeds(TABLE.rows["wide"], TABLE.sizes["together"], together) == []
+
+
+def test_the_whole_test_set_is_told_from_some_of_it():
+    """Without bias over the choice of examples, and to a fraction of the error that they have by themselves."""
+    random = np.random.default_rng(0)
+    size, few = 2000, 100
+    elbo = 100 + 25 * random.normal(size=size)
+    estimated = elbo - 4 - random.normal(size=size)
+    found = []
+    for _ in range(400):
+        chosen = random.permutation(size)[:few]
+        found.append(work.of_whole_test_set(elbo, estimated[chosen], elbo[chosen]))
+    values, errors = np.array(found).T
+    assert abs(values.mean() - estimated.mean()) < 5 * values.std() / 20
+    # Chosen without replacement, they are a little closer than the error says.
+    assert values.std() < errors.mean() < 1.15 * values.std()
+    assert errors.mean() < 0.1 * 25 / few**0.5
+    every, error = work.of_whole_test_set(elbo + 7, estimated, elbo)
+    assert (every, error) == pytest.approx((estimated.mean(), estimated.std(ddof=1) / size**0.5))
+
+
+def test_the_page_says_what_was_run_and_what_was_not(done, place):
+    said = done.page.read_text()
+    kept = done.kept()
+    for row, seeds in kept.items():
+        found = records.summarize(seeds)
+        assert f"(`{row}`) | {found.mean:.2f} ± {found.standard_error:.2f} |" in said
+        for seed, record in seeds.items():
+            assert f"| `{row}` | {seed} | {record.value:.2f} ± {record.standard_error:.2f} | 8 x 50 |" in said
+    wide = records.summarize(kept["wide"])
+    assert f"| 9.00 (Table 9) | {wide.mean - 9:+.2f} | 20.00: reached |" in said
+    assert 'Not yet run: `wide`, `narrow`; `make reproduce TABLE=tiny SIZE=together ARGS="--only wide narrow"`.' in said
+    assert (done.folder / "pictures" / "reproduced_tiny.png").stat().st_size > 5000
+    assert place.run() == 0
+    nothing = place.page.read_text()
+    assert "| three latents" not in nothing
+    assert ".png" not in nothing
+    assert "SIZE=quick" in nothing
+
+
+def test_a_row_with_some_of_its_seeds_says_which_are_missing(done, place):
+    path = records.path_of("tiny", "quick", place.folder / "results")
+    records.write_record(path, "wide", 1, done.kept()["wide"][1])
+    assert place.run() == 0
+    said = place.page.read_text()
+    assert "Not all seeds yet: `wide`" in said
+    assert "Not yet run: `narrow`" in said
+    assert f"(`wide`) | {done.kept()['wide'][1].value:.2f} |" in said
+
+
+def rows_of(**values):
+    return {
+        row: {seed: records.EXAMPLE._replace(value=each) for seed, each in enumerate(seeds)}
+        for row, seeds in values.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "verdicts"),
+    [
+        ((1.0, 1.1, 1.2), (2.0, 2.1, 2.2), ("holds", "does not hold")),
+        ((1.0, 1.5, 2.0), (1.1, 1.6, 2.1), ("open", "holds")),
+        ((3.0, 3.1, 3.2), (2.0, 2.1, 2.2), ("does not hold", "holds")),
+    ],
+)
+def test_what_the_paper_says_is_held_against_two_standard_errors(wide, narrow, verdicts):
+    said = page._claims(TABLE, rows_of(wide=wide, narrow=narrow))
+    difference = np.mean(wide) - np.mean(narrow)
+    error = math.sqrt((np.var(wide, ddof=1) + np.var(narrow, ddof=1)) / 3)
+    assert said[0] == f"- three latents, below one latent: {difference:+.2f} ± {error:.2f}, {verdicts[0]}."
+    assert said[1] == f"- one latent, no worse than three latents: {-difference:+.2f} ± {error:.2f}, {verdicts[1]}."
+    one = page._claims(TABLE, rows_of(wide=wide[:1], narrow=narrow))
+    assert "open: an error needs two seeds of each" in one[0]
+    assert page._claims(TABLE, rows_of(wide=wide)) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("tables",), "invalid choice: 'tables'"),
+        (("tiny", "--size", "huge"), "--size must be of quick, together; got huge"),
+        (("tiny", "--only", "wide", "wid"), "--only must be of wide, narrow; got wid"),
+    ],
+)
+def test_what_there_is_not_is_said_in_a_line(place, capsys, words, said):
+    with pytest.raises(SystemExit) as leaving:
+        place.run(*words)
+    assert leaving.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_damaged_records_and_unknown_settings_are_named(place, capsys):
+    unknown = TABLE._replace(rows={"wide": TABLE.rows["wide"]._replace(settings={"gamma": 1})})
+    assert place.run("tiny", table=unknown) == 2
+    assert "has no setting gamma" in capsys.readouterr().err
+    path = records.path_of("tiny", "quick", place.folder / "results")
+    path.parent.mkdir()
+    for content in ("{", '{"wide": {"0": {"value": 1}}}', "[]", '{"wide": 3}'):
+        path.write_text(content)
+        assert place.run() == 2
+        assert f"reproduce: error: {path} is damaged" in capsys.readouterr().err
+        assert path.read_text() == content
+
+
+def test_the_page_in_the_project_is_that_of_its_records(tmp_path):
+    known = tables.tables()
+    command.write_page(known, records.RESULTS, tmp_path / "RESULTS.md")
+    assert (tmp_path / "RESULTS.md").read_text() == page.PAGE.read_text()
+    for written in (tmp_path / "pictures").glob("*"):
+        assert (page.PICTURES / written.name).is_file()
+
+
+@pytest.mark.parametrize("module", [page, records, mnist_iwae], ids=lambda module: module.__name__)
+def test_the_examples_in_the_docstrings_hold(module):
+    found = doctest.testmod(module)
+    assert found.attempted > 0
+    assert not found.failed
+
+
+def test_every_row_of_the_project_names_an_experiment_with_its_settings(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for name, table in tables.tables().items():
+        for row in table.rows.values():
+            module = experiment.load_experiment(row.experiment)
+            for size in table.sizes.values():
+                work.settings_of(row, size, module, 0).check()
+        for claim in table.claims:
+            assert {claim.lower, claim.higher} <= set(table.rows), name
+        for size in table.sizes.values():
+            assert set(size.goals) <= set(table.rows), name
+
+
+def test_every_kept_figure_of_the_project_is_of_its_table(monkeypatch):
+    """None is there that the table as it stands would not take for its own."""
+    monkeypatch.chdir(ROOT)
+    known = tables.tables()
+    for path in records.RESULTS.glob("*.json"):
+        name, size = path.stem.rsplit("-", 1)
+        table = known[name]
+        for row, seeds in records.read_records(path).items():
+            assert (
+                not set(range(table.sizes[size].num_seeds))
+                & set(seeds)
+                & set(work.missing_seeds(table.rows[row], table.sizes[size], seeds))
+            ), f"{path}: {row}"
+
+
+# The recipe of the paper.
+
+
+def test_adam_from_ones_is_that_of_the_authors(key):
+    """Against their update, written down number by number."""
+    batch, rate = 20, 1e-3
+    optimizer = optax.chain(mnist_iwae.adam_from_ones(batch), optax.scale_by_learning_rate(rate))
+    params = np.array([0.5, -1.0, 2.0])
+    state, ours = optimizer.init(jnp.asarray(params)), jnp.asarray(params)
+    first, second = np.zeros(3), np.ones(3)
+    for step in range(1, 6):
+        summed = np.asarray(jax.random.normal(jax.random.fold_in(key, step), (3,))) * 50
+        updates, state = optimizer.update(jnp.asarray(summed / batch), state, ours)
+        ours = optax.apply_updates(ours, updates)
+        first, second = 0.99 * first + 0.01 * summed, 0.999 * second + 0.001 * summed**2
+        alpha = rate * np.sqrt(1 - 0.999**step) / (1 - 0.99**step)
+        params = params - alpha * first / (np.sqrt(second) + 1e-4)
+    np.testing.assert_allclose(ours, params, rtol=1e-5)
+
+
+def test_the_rates_of_the_paper_last_as_long_as_there():
+    epochs = [1, 3, 9, 27, 81, 243, 729, 2187]
+    rates = [10e-4, 7.2e-4, 5.2e-4, 3.7e-4, 2.7e-4, 1.9e-4, 1.4e-4, 1e-4]
+    expected = np.repeat(rates, epochs)
+    found = np.asarray(jax.vmap(mnist_iwae.paper_rates(3280))(jnp.arange(3280)))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    tenth = np.asarray(jax.vmap(mnist_iwae.paper_rates(328))(jnp.arange(328)))
+    assert abs(np.sum(tenth > 1.5e-4) - np.sum(expected > 1.5e-4) / 10) <= 1
+
+
+@pytest.fixture
+def small_mnist(monkeypatch):
+    """Small images in the place of MNIST, whose first pixel is always black."""
+    images = np.random.default_rng(0).integers(0, 256, (500, 4, 4, 1), np.uint8)
+    images[:, 0, 0, 0] = 0
+    dataset = data.Dataset("mnist", data.Split(images), data.Split(images[:20]), 255, data.Meaning.INTENSITY)
+    monkeypatch.setattr(data, "load", lambda name, folder=None: dataset)
+    return dataset
+
+
+def test_the_last_400_images_are_held_out_and_the_weights_begin_as_in_the_paper(small_mnist, key):
+    settings = mnist_iwae.Settings(hidden_sizes=(30, 20), latent_size=5, batch_size=10)
+    built = mnist_iwae.build(settings)
+    assert len(built.dataset.train.examples) == 100
+    params = built.model.init(key)
+    for net, sizes in (("encoder", [(16, 30, 30), (30, 20, 20), (20, 10, 5)]), ("decoder", [(5, 20, 20), (20, 30, 30), (30, 16, 16)])):  # fmt: skip
+        layers = params[net]["layers"]
+        for index, (fan_in, outputs, fan_out) in enumerate(sizes):
+            kernel = np.asarray(layers[index]["kernel"])
+            limit = math.sqrt(6 / (fan_in + fan_out))
+            assert kernel.shape == (fan_in, outputs)
+            assert 0.9 * limit < np.abs(kernel).max() <= limit
+            assert abs(kernel.mean()) < 5 * limit / math.sqrt(3 * kernel.size)
+            if (net, index) != ("decoder", 2):
+                assert not np.any(layers[index]["bias"])
+    kernels = [np.asarray(layer["kernel"]).ravel()[:10] for net in ("encoder", "decoder") for layer in params[net]["layers"].values()]  # fmt: skip
+    assert len({kernel.tobytes() for kernel in kernels}) == 6
+    mean = np.clip(small_mnist.train.examples[:100].reshape(100, -1).mean(0) / 255, 0.001, 0.999)
+    np.testing.assert_allclose(jax.nn.sigmoid(params["decoder"]["layers"][2]["bias"]), mean, rtol=1e-4)
+    other = built.model.init(jax.random.key(99))
+    assert not np.array_equal(other["encoder"]["layers"][0]["kernel"], params["encoder"]["layers"][0]["kernel"])
+
+
+@pytest.mark.parametrize("recipe", mnist_iwae.Recipe)
+@pytest.mark.parametrize("method", mnist_iwae.Method)
+def test_each_method_with_each_recipe_is_what_it_says(small_mnist, key, method, recipe):
+    settings = mnist_iwae.Settings(
+        hidden_sizes=(8,), latent_size=3, batch_size=10, num_samples=3, method=method, recipe=recipe
+    )
+    built = mnist_iwae.build(settings)
+    init_key, pixel_key, noise_key = jax.random.split(key, 3)
+    params = built.model.init(init_key)
+    x = built.prepare(pixel_key, small_mnist.train.examples[:10])
+    encode, decode = (lambda x: built.model.encode(params, x)), (lambda z: built.model.decode(params, z))
+    named = {"vae": recipes.vae(), "iwae": recipes.iwae(num_samples=3), "dreg": recipes.dreg(num_samples=3)}[method]
+    more = {"num_samples": 3} if method == "vae" else {}
+    bound = lambda params: built.objective(params, jax.random.clone(noise_key), x)
+    expected, found = named(jax.random.clone(noise_key), x, encode, decode, **more), bound(params)
+    np.testing.assert_array_equal(found.value, expected.value)
+    gradient = jax.grad(lambda params: -jnp.mean(bound(params).value))(params)
+    updates, _ = built.optimizer.update(gradient, built.optimizer.init(params), params)
+    after = optax.apply_updates(params, updates)
+    assert jnp.mean(bound(after).value) > jnp.mean(found.value)
+
+
+def test_a_weight_of_the_kl_term_is_refused(small_mnist):
+    with pytest.raises(ValueError, match="beta and kl_schedule must be 1 and constant"):
+        mnist_iwae.build(mnist_iwae.Settings(beta=2.0))
+
+
+@pytest.mark.data
+@pytest.mark.skipif("VAEJAX_DATA" not in os.environ, reason="VAEJAX_DATA names no folder")
+def test_on_mnist_it_trains_on_the_first_59600_images():
+    built = mnist_iwae.build(mnist_iwae.Settings())
+    assert len(built.dataset.train.examples) == 59_600
+    assert built.dataset.shape == (28, 28, 1)
