@@ -21,6 +21,7 @@ from vaejax.distributions.delta import Delta
 from vaejax.distributions.discretized_logistic import DiscretizedLogistic, discretized_logistic_mixture
 from vaejax.distributions.divergences import by_axis, kl_divergence, kl_per_axis
 from vaejax.distributions.hamiltonian import HamiltonianPosterior
+from vaejax.distributions.hierarchical import Hierarchical
 from vaejax.distributions.interop import as_native
 from vaejax.distributions.laplace import Laplace
 from vaejax.distributions.masked import Masked
@@ -50,6 +51,7 @@ __all__ = [
     "DiscretizedLogistic",
     "ElementwiseAffine",
     "HamiltonianPosterior",
+    "Hierarchical",
     "Inverse",
     "Laplace",
     "Masked",

@@ -121,8 +121,8 @@ class Normal:
     def sample_and_log_prob(self, key: Array, sample_shape: Shape = ()) -> tuple[Array, Array]:
         """The draw of `sample` and its log-density `[*S, *B]`, which its noise has at hand.
 
-        `log p(loc + scale eps) = sum_i [ -eps_i^2 / 2 - log scale_i - log(2 pi) / 2 ]`. Its gradient to the parameters is
-        that of `log_prob` at the draw, where all that comes by way of the draw cancels.
+        `log p(loc + scale eps) = sum_i [ -eps_i^2 / 2 - log scale_i - log(2 pi) / 2 ]`. Its gradient to the parameters
+        is that of `log_prob` at the draw, where all that comes by way of the draw cancels.
         """
         shape = draw_shape("Normal", key, sample_shape, parameter_shape(self.loc, self.scale), self.event_ndims)
         loc, scale = at_least_float32(self.loc, self.scale)

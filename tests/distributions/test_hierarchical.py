@@ -1,0 +1,195 @@
+"""Two layers of latents as one, on chains of Normals, of which everything is known."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as numpyro
+import pytest
+from jax.tree_util import Partial
+
+import vaejax
+from vaejax import Bernoulli, Delta, Hierarchical, MultivariateNormal, Normal, standard_normal
+
+# In double precision, which a test under x64 keeps.
+LOC, SCALE = np.array([0.3, -1.2, 0.7]), np.array([0.5, 1.5, 0.8])
+WEIGHTS, OFFSET, NOISE = np.array([[0.4, -1.1], [0.9, 0.2], [-0.3, 0.6]]), np.array([1.0, -2.0]), np.array([0.7, 0.4])
+
+
+def onwards(params, z):
+    return Normal(z @ params["weights"] + params["offset"], params["noise"])
+
+
+def chain(reverse=False, batch=()):
+    params = jax.tree.map(jnp.asarray, {"weights": WEIGHTS, "offset": OFFSET, "noise": NOISE})
+    return Hierarchical(Normal(jnp.broadcast_to(LOC, (*batch, 3)), SCALE), Partial(onwards, params), reverse)
+
+
+def joint():
+    """The same as one Normal."""
+    covariance = np.diag(SCALE**2)
+    across = covariance @ WEIGHTS
+    below = WEIGHTS.T @ across + np.diag(NOISE**2)
+    whole = np.block([[covariance, across], [across.T, below]])
+    return MultivariateNormal(
+        jnp.asarray(np.concatenate([LOC, LOC @ WEIGHTS + OFFSET])), jnp.asarray(np.linalg.cholesky(whole))
+    )
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_density_is_that_of_the_joint_normal(x64, key, reverse):
+    z = 2 * jax.random.normal(key, (7, 5))
+    ordered = jnp.concatenate([z[:, 3:], z[:, :3]], axis=-1) if reverse else z
+    chex.assert_trees_all_close(chain(reverse).log_prob(ordered), joint().log_prob(z), rtol=1e-9)
+    first, second = chain(reverse).parts(ordered)
+    chex.assert_trees_all_equal((first, second), (z[:, :3], z[:, 3:]))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_draws_have_the_moments_of_the_joint_normal(key, reverse):
+    count = 40_000
+    drawn = jax.jit(lambda q: q.sample(key, (count,)))(chain(reverse))
+    drawn = jnp.concatenate([drawn[:, 2:], drawn[:, :2]], axis=-1) if reverse else drawn
+    exact = joint()
+    standard = np.asarray(jax.scipy.linalg.solve_triangular(exact.scale_tril, (drawn - exact.loc).T, lower=True))
+    assert np.all(np.abs(standard.mean(axis=1)) < 5 / count**0.5)
+    assert np.all(np.abs(standard @ standard.T / count - np.eye(5)) < 5 * 2**0.5 / count**0.5)
+
+
+def test_a_draw_comes_with_its_density(key):
+    q = chain(batch=(6,))
+    z, log_q = q.sample_and_log_prob(jax.random.clone(key), (4,))
+    chex.assert_shape([z, log_q], [(4, 6, 5), (4, 6)])
+    chex.assert_trees_all_equal(z, q.sample(key, (4,)))
+    chex.assert_trees_all_close(log_q, q.log_prob(z), rtol=1e-4)
+    assert len(np.unique(np.asarray(z).round(6))) == z.size
+
+
+def test_it_passes_through_transformations(key):
+    q, z = chain(batch=(6,)), jax.random.normal(key, (6, 5))
+    expected = q.log_prob(z)
+    chex.assert_trees_all_close(jax.jit(Hierarchical.log_prob)(q, z), expected, rtol=1e-5)
+    single = lambda loc, z: Hierarchical(Normal(loc, SCALE), q.second).log_prob(z)
+    chex.assert_trees_all_close(jax.vmap(single, (0, 0))(q.first.loc, z), expected, rtol=1e-5)
+    assert jax.tree.map(lambda leaf: leaf, q).reverse is False
+
+
+def test_parts_may_be_those_of_others_and_hierarchies_themselves(key):
+    base = Hierarchical(
+        numpyro.Normal(LOC, SCALE).to_event(1), lambda z: numpyro.Normal(z @ WEIGHTS + OFFSET, NOISE).to_event(1)
+    )
+    z = jax.random.normal(key, (4, 7))
+    chex.assert_trees_all_close(base.log_prob(z[:, :5]), chain().log_prob(z[:, :5]), rtol=1e-5)
+    three = Hierarchical(chain(), lambda z: Normal(z[..., :2], 1.0))
+    expected = chain().log_prob(z[:, :5]) + Normal(z[:, :2], 1.0).log_prob(z[:, 5:])
+    chex.assert_trees_all_close(three.log_prob(z), expected, rtol=1e-5)
+
+
+# z_2 ~ N(0, I), z_1 = A z_2 + a noise, x = C z_1 + c noise, with the exact posterior taken apart as q(z_1|x) q(z_2|z_1).
+A = np.array([[1.2, -0.4, 0.3], [0.5, 0.8, -1.0]])
+C = np.array([[0.7, -0.2, 1.1, 0.4], [0.1, 0.9, -0.6, 0.3], [-0.8, 0.5, 0.2, 1.0]])
+ABOVE, BELOW = 0.6, 0.9
+
+
+def remaining(covariance, gain, noise):
+    """The covariance of z given y = gain' z + noise."""
+    across = covariance @ gain
+    return covariance - across @ np.linalg.solve(gain.T @ across + noise**2 * np.eye(gain.shape[1]), across.T)
+
+
+def exact_model():
+    """Params of the posterior, encode with them, decode, prior, and ln p(x)."""
+    first = A.T @ A + ABOVE**2 * np.eye(3)
+    whole = C.T @ first @ C + BELOW**2 * np.eye(4)
+    params = {
+        "gains": {"below": first @ C @ np.linalg.inv(whole), "above": A @ np.linalg.inv(first)},
+        "scales": {
+            "below": np.linalg.cholesky(remaining(first, C, BELOW)),
+            "above": np.linalg.cholesky(remaining(np.eye(2), A, ABOVE)),
+        },
+    }
+    params = jax.tree.map(jnp.asarray, params)
+
+    def encode(params, x):
+        upper = lambda part, z: MultivariateNormal(z @ part["gain"].T, part["scale"])
+        part = {"gain": params["gains"]["above"], "scale": params["scales"]["above"]}
+        lower = MultivariateNormal(x @ params["gains"]["below"].T, params["scales"]["below"])
+        return Hierarchical(lower, Partial(upper, part))
+
+    prior = Hierarchical(
+        standard_normal.expand((2,)), Partial(lambda a, z: Normal(z @ a, ABOVE), jnp.asarray(A)), reverse=True
+    )
+    decode = lambda z: Normal(z[..., :3] @ C, BELOW)
+    marginal = MultivariateNormal(jnp.zeros(4), jnp.asarray(np.linalg.cholesky(whole)))
+    return params, encode, decode, prior, marginal
+
+
+@pytest.mark.parametrize("path_gradient", [False, True])
+def test_at_the_exact_posterior_every_weight_is_the_evidence(x64, key, path_gradient):
+    params, encode, decode, prior, marginal = exact_model()
+    x = jnp.array([[0.5, -1.0, 2.0, 0.3], [1.5, 0.2, -0.7, -1.1]])
+
+    def bound(params):
+        terms = vaejax.importance_bound(
+            key, x, lambda x: encode(params, x), decode, prior, num_samples=6, path_gradient=path_gradient
+        )
+        return jnp.sum(terms.value), terms
+
+    (_, terms), gradient = jax.jit(jax.value_and_grad(bound, has_aux=True))(params)
+    chex.assert_trees_all_close(terms.log_weights, jnp.broadcast_to(marginal.log_prob(x), (6, 2)), atol=1e-9)
+    largest = max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(gradient))
+    # Only along the paths does the noise of the gradient vanish there, in both layers.
+    assert (largest < 1e-9) == path_gradient
+
+
+def test_its_elbo_is_below_the_evidence_by_the_divergence(x64, key):
+    params, encode, decode, prior, marginal = exact_model()
+    x = jnp.array([0.5, -1.0, 2.0, 0.3])
+    off = jax.tree.map(lambda leaf: 1.1 * leaf, params)
+    terms = vaejax.elbo(key, x, lambda x: encode(off, x), decode, prior, num_samples=20_000, kl=vaejax.monte_carlo_kl)
+    draws = terms.latents
+    log_ratio = encode(off, x).log_prob(draws) - encode(params, x).log_prob(draws)
+    chex.assert_trees_all_close(marginal.log_prob(x) - terms.value, jnp.mean(log_ratio), atol=1e-9)
+    assert jnp.mean(log_ratio) > 0.01
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "said"),
+    [
+        (lambda: Hierarchical(3, onwards), TypeError, "first must be a distribution.*got int"),
+        (lambda: Hierarchical(Normal(LOC, 1.0), 3), TypeError, "second must be a function; got int"),
+        (lambda: Hierarchical(Normal(LOC, 1.0), lambda z: z), TypeError, "second must return a distribution"),
+        (
+            lambda: Hierarchical(Normal(LOC, 1.0, 0), lambda z: Normal(z, 1.0)),
+            ValueError,
+            "first must have 1 event axis; got 0",
+        ),
+        (
+            lambda: Hierarchical(Normal(LOC, 1.0), lambda z: numpyro.Normal(z, 1.0)),
+            ValueError,
+            r"what second returns must have 1 event axis; got 0 \(numpyro: .to_event\(1\)\)",
+        ),
+        (
+            lambda: Hierarchical(Bernoulli(LOC), lambda z: Normal(z, 1.0)),
+            ValueError,
+            "first must be continuous; got Bernoulli",
+        ),
+        (lambda: Hierarchical(standard_normal, lambda z: Normal(z, 1.0)), ValueError, "give it a shape first"),
+        (
+            lambda: chain().log_prob(jnp.full(5, jnp.nan)),
+            ValueError,
+            "Hierarchical.log_prob: value must be finite; got NaN",
+        ),
+        (lambda: chain().log_prob(jnp.zeros(6)), ValueError, "event shape"),
+    ],
+)
+def test_what_cannot_be_is_said(make, error, said):
+    with pytest.raises(error, match=said):
+        make()
+
+
+def test_a_point_among_its_parts_is_a_point(key):
+    """A posterior that is a point in one part has no density."""
+    q = Hierarchical(Delta(LOC), lambda z: Normal(z, 1.0))
+    with pytest.raises(TypeError, match="is a point and has no density"):
+        vaejax.importance_bound(key, jnp.zeros(3), lambda x: q, lambda z: Normal(z[..., :3], 1.0), num_samples=2)

@@ -1,0 +1,124 @@
+"""Two layers of latents as one: the second is drawn given the first."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vaejax.checks import check_callable, check_distribution, check_support
+from vaejax.distributions._base import abstract_draw, distribution, draw_shape, event_ndims_of, static
+from vaejax.types import Array, Distribution, Shape
+
+
+@distribution
+class Hierarchical:
+    """The distribution of two vectors as one, of which the second is drawn given the first.
+
+    `log p(z) = log p(z_1) + log p(z_2 | z_1)`, `z = [z_1, z_2]`
+
+    A posterior goes upwards, q(z_1|x) q(z_2|z_1), and a prior downwards, p(z_2) p(z_1|z_2). With `reverse` the two
+    vectors stand in the other order, so that both are distributions of the same z, and the bounds of one layer of
+    latents, importance-weighted ones too, are bounds of two; `second` may be a `Hierarchical` in turn. There is no
+    `mean` and no closed divergence: use `kl=vaejax.monte_carlo_kl`.
+
+    Args:
+      first: p(z_1), a distribution of vectors `[*B, D_1]`.
+      second: z_1 `[*S, *B, D_1]` to p(z_2|z_1), a distribution of vectors `[*S, *B, D_2]`. A function that holds
+        parameters is `jax.tree_util.Partial(function, params)`, of which they are leaves: transformations of JAX and
+        path gradients see them there.
+      reverse: the vector is `[z_2, z_1]`.
+
+    Raises:
+      TypeError: a first part that is no distribution, or a second that cannot be called or returns none.
+      ValueError: a part whose events are no vectors or are discrete.
+
+    Source: Burda, Grosse and Salakhutdinov 2015, Importance Weighted Autoencoders, section 2, for the use.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from vaejax import Normal
+    >>> upwards = jax.tree_util.Partial(lambda weights, z: Normal(z @ weights, 0.5), jnp.ones((3, 2)))
+    >>> q = Hierarchical(Normal(jnp.zeros((8, 3)), 1.0), upwards)
+    >>> q.sample(jax.random.key(0), (4,)).shape
+    (4, 8, 5)
+    """
+
+    first: Distribution
+    second: Callable[[Array], Distribution]
+    reverse: bool = static(default=False)
+
+    def __post_init__(self) -> None:
+        check_distribution("Hierarchical: first must be", self.first)
+        check_callable("Hierarchical: second", self.second)
+        first, second = self._kinds()
+        check_distribution("Hierarchical: second must return", second)
+        for name, part in (("first", first), ("what second returns", second)):
+            if event_ndims_of(part) != 1:
+                hint = " (numpyro: .to_event(1))" if hasattr(part, "to_event") else ""
+                raise ValueError(f"Hierarchical: {name} must have 1 event axis; got {event_ndims_of(part)}{hint}")
+            if getattr(part, "is_discrete", False):
+                raise ValueError(f"Hierarchical: {name} must be continuous; got {type(part).__name__}")
+
+    @property
+    def event_ndims(self) -> int:
+        """A vector is one event, as those of its parts are."""
+        return 1
+
+    @property
+    def has_rsample(self) -> bool:
+        """Whether draws are differentiable in the parameters: where those of both parts are."""
+        return all(getattr(part, "has_rsample", True) for part in self._kinds())
+
+    @property
+    def is_normalized(self) -> bool:
+        """Whether the density integrates to one: where those of both parts do."""
+        return all(getattr(part, "is_normalized", True) for part in self._kinds())
+
+    @property
+    def is_point(self) -> bool:
+        """Whether there is no density: where a part has none."""
+        return any(getattr(part, "is_point", False) for part in self._kinds())
+
+    def support(self, value: Array) -> Array:
+        """Elementwise: finite."""
+        return jnp.isfinite(value)
+
+    def sample(self, key: Array, sample_shape: Shape = ()) -> Array:
+        """Draw `[*S, *B, D_1 + D_2]`."""
+        return self.sample_and_log_prob(key, sample_shape)[0]
+
+    def sample_and_log_prob(self, key: Array, sample_shape: Shape = ()) -> tuple[Array, Array]:
+        """A draw `[*S, *B, D_1 + D_2]` and its log-density `[*S, *B]`."""
+        draw_shape("Hierarchical", key, sample_shape, (), 0)
+        first_key, second_key = jax.random.split(key)
+        z_1, log_p_1 = _draw(first_key, self.first, sample_shape)
+        z_2, log_p_2 = _draw(second_key, self.second(z_1), ())
+        return self._joined(z_1, z_2), log_p_1 + log_p_2
+
+    def log_prob(self, value: Array) -> Array:
+        """Log-density in nats, `[*S, *B]`."""
+        check_support("Hierarchical.log_prob: value", value, self.support, "finite")
+        z_1, z_2 = self.parts(value)
+        return self.first.log_prob(z_1) + self.second(z_1).log_prob(z_2)
+
+    def parts(self, value: Array) -> tuple[Array, Array]:
+        """z_1 `[*S, *B, D_1]` and z_2 `[*S, *B, D_2]` of a vector."""
+        size = abstract_draw(self.first).shape[-1]
+        if self.reverse:
+            return value[..., -size:], value[..., :-size]
+        return value[..., :size], value[..., size:]
+
+    def _kinds(self) -> tuple[Any, Any]:
+        """The first part, and what the second is, without numbers."""
+        return self.first, jax.eval_shape(self.second, abstract_draw(self.first))
+
+    def _joined(self, z_1: Array, z_2: Array) -> Array:
+        return jnp.concatenate([z_2, z_1] if self.reverse else [z_1, z_2], axis=-1)
+
+
+def _draw(key: Array, part: Distribution, sample_shape: Shape) -> tuple[Array, Array]:
+    together = getattr(part, "sample_and_log_prob", None)
+    if callable(together):
+        return together(key, sample_shape)
+    z = part.sample(key, sample_shape)
+    return z, part.log_prob(z)
