@@ -16,7 +16,7 @@ Source: Burda, Grosse and Salakhutdinov 2015, Importance Weighted Autoencoders, 
 
 import dataclasses
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -26,8 +26,8 @@ import numpy as np
 import optax
 
 import vaejax
-from vaejax import data, experiment, nets, recipes
-from vaejax.types import Array, Objective, Params
+from vaejax import Hierarchical, data, experiment, nets, recipes
+from vaejax.types import Array, Distribution, Objective, Params
 
 HELD_OUT = 400
 # Of the paper's schedule: stage i lasts 3^i epochs.
@@ -73,15 +73,27 @@ class Settings(experiment.VaeSettings):
 
 
 def build(settings: Settings) -> experiment.Experiment:
-    """MNIST with dynamic binarization, perceptrons of tanh with the paper's initial weights, and the bound."""
-    _check(settings)
-    dataset = data.hold_out(data.load("mnist", settings.folder), HELD_OUT)
+    """Perceptrons of tanh with the paper's initial weights, and a standard normal prior."""
+    dataset = load(settings)
     model = nets.mlp(dataset.shape, settings.latent_size, hidden_sizes=settings.hidden_sizes, activation=jnp.tanh)
-    model = experiment.adapt(model._replace(init=partial(initial_params, model, mean_of(dataset))), settings)
-    bound = objective_of(settings)
+    model = model._replace(init=partial(initial_params, model, mean_of(dataset)))
+    return compose(settings, dataset, model, lambda params: vaejax.standard_normal.expand((settings.latent_size,)))
+
+
+def load(settings: Settings) -> data.Dataset:
+    """MNIST without its last training images."""
+    return data.hold_out(data.load("mnist", settings.folder), HELD_OUT)
+
+
+def compose(
+    settings: Settings, dataset: data.Dataset, model: nets.Model, prior: Callable[[Params], Distribution]
+) -> experiment.Experiment:
+    """The experiment of a model: dynamic binarization, and the bound and the optimizer of the settings."""
+    _check(settings)
+    model, method = experiment.adapt(model, settings), method_of(settings)
 
     def objective(params: Params, key: Array, x: Array) -> Any:
-        return bound(key, x, partial(model.encode, params), partial(model.decode, params))
+        return method(prior(params))(key, x, partial(model.encode, params), partial(model.decode, params))
 
     return experiment.Experiment(
         dataset=dataset,
@@ -89,7 +101,7 @@ def build(settings: Settings) -> experiment.Experiment:
         prepare=partial(data.binarize, max_value=dataset.max_value),
         objective=objective,
         optimizer=optimizer_of(settings, dataset),
-        prior=lambda params: vaejax.standard_normal.expand((settings.latent_size,)),
+        prior=prior,
     )
 
 
@@ -101,15 +113,20 @@ def _check(settings: Settings) -> None:
         )
 
 
-def objective_of(settings: Settings) -> Objective:
-    """The bound of a row."""
+def method_of(settings: Settings) -> Callable[[Distribution], Objective]:
+    """The prior to the bound of a row."""
     match settings.method:
         case Method.VAE:
-            return partial(recipes.vae(), num_samples=settings.num_samples)
+            return lambda prior: partial(_vae(prior), num_samples=settings.num_samples)
         case Method.IWAE:
-            return recipes.iwae(num_samples=settings.num_samples)
+            return partial(recipes.iwae, num_samples=settings.num_samples)
         case Method.DREG:
-            return recipes.dreg(num_samples=settings.num_samples)
+            return partial(recipes.dreg, num_samples=settings.num_samples)
+
+
+def _vae(prior: Distribution) -> Objective:
+    # Two layers have no closed divergence.
+    return recipes.learned_prior_vae(prior) if isinstance(prior, Hierarchical) else recipes.vae(prior)
 
 
 def mean_of(dataset: data.Dataset) -> np.ndarray:
@@ -119,21 +136,28 @@ def mean_of(dataset: data.Dataset) -> np.ndarray:
 
 
 def initial_params(model: nets.Model, mean: np.ndarray, key: Array) -> Params:
-    """Uniform weights after Glorot and Bengio 2010, and the logits of the pixels' means as the last offsets."""
+    """The paper's initial weights, with the logits of the pixels' means as the last offsets."""
     model_key, kernel_key = jax.random.split(key)
-    params, number = model.init(model_key), 0
-    for net, outputs_of_last in (("encoder", 2), ("decoder", 1)):
+    params = glorot(model.init(model_key), kernel_key, {"encoder": 2, "decoder": 1})
+    last, clipped = max(params["decoder"]["layers"]), np.clip(mean, 0.001, 0.999)
+    params["decoder"]["layers"][last]["bias"] = jnp.asarray(np.log(clipped / (1 - clipped)), jnp.float32)
+    return params
+
+
+def glorot(params: Params, key: Array, outputs_of_last: Mapping[str, int]) -> Params:
+    """The parameters of perceptrons with uniform weights after Glorot and Bengio 2010.
+
+    Mean and log-scale are layers of their own in the paper: of each net it is said how many its last layer stands for.
+    """
+    number = 0
+    for net, outputs in outputs_of_last.items():
         layers = params[net]["layers"]
         for index, layer in layers.items():
             fan_in, fan_out = layer["kernel"].shape
-            # Mean and log-scale are layers of their own in the paper.
-            share = outputs_of_last if index == max(layers) else 1
-            limit = (6 / (fan_in + fan_out / share)) ** 0.5
-            drawn = jax.random.fold_in(kernel_key, number)
+            limit = (6 / (fan_in + fan_out / (outputs if index == max(layers) else 1))) ** 0.5
+            drawn = jax.random.fold_in(key, number)
             layer["kernel"] = jax.random.uniform(drawn, (fan_in, fan_out), minval=-limit, maxval=limit)
             number += 1
-    clipped = np.clip(mean, 0.001, 0.999)
-    layers[max(layers)]["bias"] = jnp.asarray(np.log(clipped / (1 - clipped)), jnp.float32)
     return params
 
 

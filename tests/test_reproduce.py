@@ -15,7 +15,8 @@ import numpy as np
 import optax
 import pytest
 
-from vaejax import data, experiment, recipes
+from vaejax import cli, data, experiment, kl_divergence, run
+from vaejax.findings import read_findings
 
 ROOT = Path(__file__).parent.parent
 
@@ -30,7 +31,10 @@ def load(*names):
 
 tiny = experiment.load_experiment(str(Path(__file__).with_name("tiny.py")))
 command, page, records, tables, work = load("__main__", "page", "records", "tables", "work")
-mnist_iwae = experiment.load_experiment(str(ROOT / "experiments" / "mnist_iwae.py"))
+mnist_iwae, two_layers = (
+    experiment.load_experiment(str(ROOT / "experiments" / f"{name}.py"))
+    for name in ("mnist_iwae", "mnist_iwae_two_layers")
+)
 
 SIZE = tables.Size("here", {"epochs": 2}, goals={"wide": 20.0}, num_seeds=2, num_examples=8, num_samples=50)
 TABLE = tables.Table(
@@ -113,10 +117,10 @@ def test_what_was_made_in_another_way_counts_as_missing(done, change):
 
 
 def test_other_settings_have_runs_of_their_own(place):
-    assert place.run("tiny", "--only", "narrow") == 0
-    longer = TABLE._replace(sizes={"quick": SIZE._replace(settings={"epochs": 1})})
-    assert place.run("tiny", "--only", "narrow", table=longer) == 0
-    assert {record.settings["epochs"] for record in place.kept()["narrow"].values()} == {1}
+    for epochs in (2, 1):
+        size = SIZE._replace(settings={"epochs": epochs}, num_seeds=1)
+        assert place.run("tiny", "--only", "narrow", table=TABLE._replace(sizes={"quick": size})) == 0
+        assert place.kept()["narrow"][0].settings["epochs"] == epochs
 
 
 def test_a_row_that_is_stopped_goes_on_to_the_same_figures(done, place, monkeypatch, capsys):
@@ -328,49 +332,108 @@ def small_mnist(monkeypatch):
     return dataset
 
 
+def check_begins_as_in_the_paper(net, sizes):
+    """Each layer as (fan in, its outputs, fan out of the paper's layer)."""
+    for index, (fan_in, outputs, fan_out) in enumerate(sizes):
+        kernel = np.asarray(net["layers"][index]["kernel"])
+        limit = math.sqrt(6 / (fan_in + fan_out))
+        assert kernel.shape == (fan_in, outputs)
+        assert 0.9 * limit < np.abs(kernel).max() <= limit
+        assert abs(kernel.mean()) < 5 * limit / math.sqrt(3 * kernel.size)
+
+
+SMALL = {"hidden_sizes": (30, 20), "latent_size": 5, "batch_size": 10}
+ENCODER, DECODER = [(16, 30, 30), (30, 20, 20), (20, 10, 5)], [(5, 20, 20), (20, 30, 30), (30, 16, 16)]
+
+
 def test_the_last_400_images_are_held_out_and_the_weights_begin_as_in_the_paper(small_mnist, key):
-    settings = mnist_iwae.Settings(hidden_sizes=(30, 20), latent_size=5, batch_size=10)
-    built = mnist_iwae.build(settings)
+    built = mnist_iwae.build(mnist_iwae.Settings(**SMALL))
     assert len(built.dataset.train.examples) == 100
     params = built.model.init(key)
-    for net, sizes in (("encoder", [(16, 30, 30), (30, 20, 20), (20, 10, 5)]), ("decoder", [(5, 20, 20), (20, 30, 30), (30, 16, 16)])):  # fmt: skip
-        layers = params[net]["layers"]
-        for index, (fan_in, outputs, fan_out) in enumerate(sizes):
-            kernel = np.asarray(layers[index]["kernel"])
-            limit = math.sqrt(6 / (fan_in + fan_out))
-            assert kernel.shape == (fan_in, outputs)
-            assert 0.9 * limit < np.abs(kernel).max() <= limit
-            assert abs(kernel.mean()) < 5 * limit / math.sqrt(3 * kernel.size)
-            if (net, index) != ("decoder", 2):
-                assert not np.any(layers[index]["bias"])
-    kernels = [np.asarray(layer["kernel"]).ravel()[:10] for net in ("encoder", "decoder") for layer in params[net]["layers"].values()]  # fmt: skip
-    assert len({kernel.tobytes() for kernel in kernels}) == 6
+    check_begins_as_in_the_paper(params["encoder"], ENCODER)
+    check_begins_as_in_the_paper(params["decoder"], DECODER)
+    layers = [layer for net in ("encoder", "decoder") for layer in params[net]["layers"].values()]
+    assert len({np.asarray(layer["kernel"]).ravel()[:10].tobytes() for layer in layers}) == 6
+    assert not any(np.any(layer["bias"]) for layer in layers[:-1])
     mean = np.clip(small_mnist.train.examples[:100].reshape(100, -1).mean(0) / 255, 0.001, 0.999)
-    np.testing.assert_allclose(jax.nn.sigmoid(params["decoder"]["layers"][2]["bias"]), mean, rtol=1e-4)
+    np.testing.assert_allclose(jax.nn.sigmoid(layers[-1]["bias"]), mean, rtol=1e-4)
     other = built.model.init(jax.random.key(99))
-    assert not np.array_equal(other["encoder"]["layers"][0]["kernel"], params["encoder"]["layers"][0]["kernel"])
+    assert not np.array_equal(other["encoder"]["layers"][0]["kernel"], layers[0]["kernel"])
 
 
+def test_the_nets_between_two_layers_begin_as_in_the_paper(small_mnist, key):
+    settings = two_layers.Settings(**SMALL, lower_size=8, upper_hidden_sizes=(7, 6))
+    params = two_layers.build(settings).model.init(key)
+    check_begins_as_in_the_paper(params["lower"]["encoder"], [*ENCODER[:2], (20, 16, 8)])
+    check_begins_as_in_the_paper(params["lower"]["decoder"], [(8, 20, 20), *DECODER[1:]])
+    check_begins_as_in_the_paper(params["upper"]["encoder"], [(8, 7, 7), (7, 6, 6), (6, 10, 5)])
+    check_begins_as_in_the_paper(params["upper"]["decoder"], [(5, 6, 6), (6, 7, 7), (7, 16, 8)])
+
+
+@pytest.mark.parametrize("module", [mnist_iwae, two_layers], ids=["one layer", "two layers"])
 @pytest.mark.parametrize("recipe", mnist_iwae.Recipe)
 @pytest.mark.parametrize("method", mnist_iwae.Method)
-def test_each_method_with_each_recipe_is_what_it_says(small_mnist, key, method, recipe):
-    settings = mnist_iwae.Settings(
-        hidden_sizes=(8,), latent_size=3, batch_size=10, num_samples=3, method=method, recipe=recipe
-    )
-    built = mnist_iwae.build(settings)
+def test_each_method_with_each_recipe_is_what_it_says(small_mnist, key, module, method, recipe):
+    settings = module.Settings(hidden_sizes=(8,), latent_size=3, batch_size=10, num_samples=3, method=method, recipe=recipe)  # fmt: skip
+    built = module.build(settings)
     init_key, pixel_key, noise_key = jax.random.split(key, 3)
     params = built.model.init(init_key)
     x = built.prepare(pixel_key, small_mnist.train.examples[:10])
-    encode, decode = (lambda x: built.model.encode(params, x)), (lambda z: built.model.decode(params, z))
-    named = {"vae": recipes.vae(), "iwae": recipes.iwae(num_samples=3), "dreg": recipes.dreg(num_samples=3)}[method]
-    more = {"num_samples": 3} if method == "vae" else {}
+
+    def log_weights(params, z):
+        decoded = built.model.decode(params, z).log_prob(x)
+        return decoded + built.prior(params).log_prob(z) - built.model.encode(params, x).log_prob(z)
+
     bound = lambda params: built.objective(params, jax.random.clone(noise_key), x)
-    expected, found = named(jax.random.clone(noise_key), x, encode, decode, **more), bound(params)
-    np.testing.assert_array_equal(found.value, expected.value)
+    found = bound(params)
+    by_hand = log_weights(params, found.latents)
+    if method != "vae":
+        expected = jax.nn.logsumexp(by_hand, axis=0) - math.log(3)
+    elif module is two_layers:
+        expected = by_hand.mean(0)
+    else:
+        decoded = built.model.decode(params, found.latents).log_prob(x).mean(0)
+        expected = decoded - kl_divergence(built.model.encode(params, x), built.prior(params))
+    np.testing.assert_allclose(found.value, expected, rtol=1e-4)
     gradient = jax.grad(lambda params: -jnp.mean(bound(params).value))(params)
     updates, _ = built.optimizer.update(gradient, built.optimizer.init(params), params)
-    after = optax.apply_updates(params, updates)
-    assert jnp.mean(bound(after).value) > jnp.mean(found.value)
+    assert jnp.mean(bound(optax.apply_updates(params, updates)).value) > jnp.mean(found.value)
+
+
+@pytest.mark.parametrize("module", [mnist_iwae, two_layers], ids=["one layer", "two layers"])
+def test_dreg_has_the_gradient_of_iwae_but_for_noise(small_mnist, key, module):
+    """Over many draws, the two estimates of the gradient of the encoder's first layer agree."""
+    init_key, pixel_key, noise_key = jax.random.split(key, 3)
+    count, gradients = 400, []
+    for method in ("iwae", "dreg"):
+        built = module.build(module.Settings(hidden_sizes=(4,), latent_size=2, num_samples=3, method=mnist_iwae.Method(method)))  # fmt: skip
+        params = built.model.init(jax.random.clone(init_key))
+        x = built.prepare(jax.random.clone(pixel_key), small_mnist.train.examples[:5])
+        loss = lambda params, noise, built=built, x=x: jnp.mean(built.objective(params, noise, x).value)
+        keys = jax.random.split(jax.random.clone(noise_key), count)
+        each = jax.jit(jax.vmap(jax.grad(loss), (None, 0)))(params, keys)
+        encoder = each["lower"]["encoder"] if module is two_layers else each["encoder"]
+        gradients.append(np.asarray(encoder["layers"][0]["kernel"]).reshape(count, -1))
+    plain, path = gradients
+    difference = plain.mean(0) - path.mean(0)
+    error = np.sqrt((plain.var(0) + path.var(0)) / count) + 1e-7
+    assert np.all(np.abs(difference) < 5 * error)
+    assert np.abs(plain.mean(0)).max() > 10 * error.max()
+    assert not np.allclose(plain, path, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_two_layers_train_and_are_measured(small_mnist, tmp_path):
+    words = ["--hidden-sizes", "8", "--lower-size", "4", "--upper-hidden-sizes", "6", "--latent-size", "3", "--epochs", "2"]  # fmt: skip
+    path = str(ROOT / "experiments" / "mnist_iwae_two_layers.py")
+    assert cli.main(["train", path, *words, "--num-samples", "2", "--output", str(tmp_path / "run")]) == 0
+    opened = run.open_run(tmp_path / "run")
+    assert opened.experiment.prior(opened.params).sample(jax.random.key(0), (5,)).shape == (5, 7)
+    words = ["--samples", "100", "--examples", "20", "--gaps", "2", "--simulated", "2", "--temperatures", "20"]
+    assert cli.main(["evaluate", str(tmp_path / "run"), *words]) == 0
+    found = read_findings(tmp_path / "run")
+    assert {"negative_log_likelihood", "pareto_k"} <= set(found["likelihood"].figures)
+    assert found["simulated"].figures["width"].value > -1
 
 
 def test_a_weight_of_the_kl_term_is_refused(small_mnist):

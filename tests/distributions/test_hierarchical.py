@@ -188,6 +188,13 @@ def test_what_cannot_be_is_said(make, error, said):
         make()
 
 
+def test_what_it_is_can_be_told_without_numbers():
+    abstract = jax.eval_shape(lambda: chain())
+    assert (abstract.has_rsample, abstract.is_point, abstract.is_normalized) == (True, False, True)
+    closed = Hierarchical(Normal(LOC, 1.0), lambda z: vaejax.OptimalNormal(z))
+    assert (closed.has_rsample, closed.is_point, closed.is_normalized) == (False, False, False)
+
+
 def test_a_point_among_its_parts_is_a_point(key):
     """A posterior that is a point in one part has no density."""
     q = Hierarchical(Delta(LOC), lambda z: Normal(z, 1.0))

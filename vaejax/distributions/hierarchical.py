@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vaejax.checks import check_callable, check_distribution, check_support
+from vaejax.checks import check_callable, check_distribution, check_support, is_array
 from vaejax.distributions._base import abstract_draw, distribution, draw_shape, event_ndims_of, static
 from vaejax.types import Array, Distribution, Shape
 
@@ -109,8 +109,17 @@ class Hierarchical:
         return value[..., :size], value[..., size:]
 
     def _kinds(self) -> tuple[Any, Any]:
-        """The first part, and what the second is, without numbers."""
-        return self.first, jax.eval_shape(self.second, abstract_draw(self.first))
+        """The first part, and what the second is, without numbers; of a distribution without numbers too."""
+        leaves, structure = jax.tree.flatten(self)
+        arrays = {place: leaf for place, leaf in enumerate(leaves) if is_array(leaf)}
+
+        def given(arrays: dict[int, Array]) -> Distribution:
+            own: Hierarchical = jax.tree.unflatten(
+                structure, [arrays.get(place, leaf) for place, leaf in enumerate(leaves)]
+            )
+            return own.second(own.first.sample(jax.random.key(0)))
+
+        return self.first, jax.eval_shape(given, arrays)
 
     def _joined(self, z_1: Array, z_2: Array) -> Array:
         return jnp.concatenate([z_2, z_1] if self.reverse else [z_1, z_2], axis=-1)
