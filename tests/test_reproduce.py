@@ -176,7 +176,7 @@ def test_the_page_says_what_was_run_and_what_was_not(done, place):
             assert f"| `{row}` | {seed} | {record.value:.2f} ± {record.standard_error:.2f} | 8 x 50 |" in said
     wide = records.summarize(kept["wide"])
     assert f"| 9.00 (Table 9) | {wide.mean - 9:+.2f} | 20.00: reached |" in said
-    assert 'Not yet run: `wide`, `narrow`; `make reproduce TABLE=tiny SIZE=together ARGS="--only wide narrow"`.' in said
+    assert "Not yet run: `wide`, `narrow`; `make reproduce TABLE=tiny SIZE=together`." in said
     assert (done.folder / "pictures" / "reproduced_tiny.png").stat().st_size > 5000
     assert place.run() == 0
     nothing = place.page.read_text()
@@ -191,7 +191,7 @@ def test_a_row_with_some_of_its_seeds_says_which_are_missing(done, place):
     assert place.run() == 0
     said = place.page.read_text()
     assert "Not all seeds yet: `wide`" in said
-    assert "Not yet run: `narrow`" in said
+    assert 'Not yet run: `narrow`; `make reproduce TABLE=tiny SIZE=quick ARGS="--only narrow"`.' in said
     assert f"(`wide`) | {done.kept()['wide'][1].value:.2f} |" in said
 
 

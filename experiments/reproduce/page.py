@@ -22,6 +22,13 @@ expectation. Where not all test examples were taken, the difference of ln p(x) a
 them, chosen at random once and for all, and the ELBO on all.
 """
 
+ORIGINS = """## Where each figure comes from
+
+The error beside a seed's figure is that of the test examples that were taken. Pareto k is too high where the heaviest
+importance weights of an example have a tail that makes the estimate too low by more than its error says, and so
+-ln p(x) too high; the estimates of the papers are of the same kind.
+"""
+
 # What is kept, by table and size.
 Kept = Mapping[str, Mapping[str, Records]]
 
@@ -124,8 +131,9 @@ def _not_run(name: str, table: Table, size_name: str, size: Size, records: Recor
     said = []
     for what, rows in (("Not yet run", absent), ("Not all seeds yet", unfinished)):
         if rows:
-            said.append(f"{what}: {', '.join(f'`{row}`' for row in rows)}; `{command(name, size_name, rows)}`.")
-    return [*said, ""] if said else []
+            wanted = command(name, size_name, [] if len(rows) == len(table.rows) else rows)
+            said += [f"{what}: {', '.join(f'`{row}`' for row in rows)}; `{wanted}`.", ""]
+    return said
 
 
 def command(table: str, size: str, rows: Sequence[str] = ()) -> str:
@@ -137,7 +145,7 @@ def command(table: str, size: str, rows: Sequence[str] = ()) -> str:
 def provenance(tables: Mapping[str, Table], kept: Kept) -> str:
     """Each figure with all that is needed to make it again."""
     header = ["row", "seed", "-ln p(x)", "examples", "Pareto k too high", "data", "versions", "where", "commit", "date"]
-    lines = ["## Where each figure comes from", ""]
+    lines = [ORIGINS]
     for name, table in tables.items():
         for size, records in kept.get(name, {}).items():
             if not records:
