@@ -31,10 +31,8 @@ def load(*names):
 
 tiny = experiment.load_experiment(str(Path(__file__).with_name("tiny.py")))
 command, page, records, tables, work = load("__main__", "page", "records", "tables", "work")
-mnist_iwae, two_layers = (
-    experiment.load_experiment(str(ROOT / "experiments" / f"{name}.py"))
-    for name in ("mnist_iwae", "mnist_iwae_two_layers")
-)
+two_layers = experiment.load_experiment(str(ROOT / "experiments" / "mnist_iwae_two_layers.py"))
+mnist_iwae = two_layers.mnist_iwae
 
 SIZE = tables.Size("here", {"epochs": 2}, goals={"wide": 20.0}, num_seeds=2, num_examples=8, num_samples=50)
 TABLE = tables.Table(
@@ -395,9 +393,14 @@ def test_each_method_with_each_recipe_is_what_it_says(small_mnist, key, module, 
         decoded = built.model.decode(params, found.latents).log_prob(x).mean(0)
         expected = decoded - kl_divergence(built.model.encode(params, x), built.prior(params))
     np.testing.assert_allclose(found.value, expected, rtol=1e-4)
-    gradient = jax.grad(lambda params: -jnp.mean(bound(params).value))(params)
-    updates, _ = built.optimizer.update(gradient, built.optimizer.init(params), params)
-    assert jnp.mean(bound(optax.apply_updates(params, updates)).value) > jnp.mean(found.value)
+
+    @jax.jit
+    def after_a_step(params):
+        gradient = jax.grad(lambda params: -jnp.mean(bound(params).value))(params)
+        updates, _ = built.optimizer.update(gradient, built.optimizer.init(params), params)
+        return bound(optax.apply_updates(params, updates)).value
+
+    assert jnp.mean(after_a_step(params)) > jnp.mean(found.value)
 
 
 @pytest.mark.parametrize("module", [mnist_iwae, two_layers], ids=["one layer", "two layers"])

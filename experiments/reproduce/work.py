@@ -15,7 +15,7 @@ from vaejax import outcome, run, sweep
 from vaejax.assess import Wanted, bounds
 from vaejax.assess.subject import Subject
 from vaejax.evaluation import pareto_threshold
-from vaejax.experiment import Experiment, load_experiment
+from vaejax.experiment import Experiment, experiment_path, load_experiment
 from vaejax.folder import read_config
 from vaejax.outcome import Measured
 from vaejax.program import final_params
@@ -58,10 +58,11 @@ def identity(settings: Any) -> dict[str, Any]:
     return content
 
 
-def in_folder(settings: Any, parent: Path, what: str) -> Any:
-    """The settings with a folder of their own: under other ones a run could not go on with what is there."""
-    content = json.dumps({**identity(settings), "seed": None}, sort_keys=True)
-    name = f"{what}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+def in_folder(row: Row, settings: Any, parent: Path, what: str) -> Any:
+    """The settings with a folder of their own: with other ones, or another experiment file, a run begins anew."""
+    source = experiment_path(row.experiment).read_bytes()
+    content = json.dumps({**identity(settings), "seed": None}, sort_keys=True).encode()
+    name = f"{what}-{hashlib.sha256(source + content).hexdigest()[:8]}"
     return dataclasses.replace(settings, running=Running(output=str(parent / name)))
 
 
@@ -96,7 +97,7 @@ def train_alone(row: Row, size: Size, seeds: Sequence[int], folder: Path) -> Ite
     """A run for each seed, one after the other."""
     module = load_experiment(row.experiment)
     for seed in seeds:
-        settings = in_folder(settings_of(row, size, module, seed), folder, f"seed-{seed}")
+        settings = in_folder(row, settings_of(row, size, module, seed), folder, f"seed-{seed}")
         experiment = module.build(settings)
         with TrainingProgress(settings.num_steps(experiment.dataset), settings.batch_size) as progress:
             result = run.train(row.experiment, settings, experiment, [progress.update])
@@ -109,7 +110,7 @@ def train_alone(row: Row, size: Size, seeds: Sequence[int], folder: Path) -> Ite
 def train_together(row: Row, size: Size, seeds: Sequence[int], folder: Path) -> Iterator[Trained]:
     """All seeds of the size as one sweep, of which those that are asked for are taken."""
     module = load_experiment(row.experiment)
-    settings = in_folder(settings_of(row, size, module, 0), folder, f"{size.num_seeds}-seeds")
+    settings = in_folder(row, settings_of(row, size, module, 0), folder, f"{size.num_seeds}-seeds")
     result = sweep.sweep(row.experiment, settings, module.build, {}, num_seeds=size.num_seeds, callbacks=[say_step])
     for seed in seeds:
         experiment, own, state = sweep.load_member(result.folder, seed)
