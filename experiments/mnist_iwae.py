@@ -8,7 +8,7 @@ Recipes: `paper` is that of the authors' code: their Adam, whose second moment s
   meets gradients summed over batches of 20, eight learning rates from 1e-3 down to 1e-4 for 1, 3, ..., 2187 of 3280
   epochs (in the same proportions of fewer), their initial weights, and the first 59,600 images. It departs from theirs
   in drawing the order of the images anew for each epoch. `modern` takes the optimizer and the schedule of the settings.
-Time: an epoch of k = 1 takes 2 to 4 seconds on 2 cores, one of k = 50 a minute.
+Time: on 2 cores an epoch of k = 1 takes 4 to 9 seconds and one of k = 5 some 17.
 Expected: see experiments/RESULTS.md.
 Source: Burda, Grosse and Salakhutdinov 2015, Importance Weighted Autoencoders, and the code that they published; Tucker
   et al. 2019, Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives (`dreg`).

@@ -4,7 +4,7 @@ Shows: that a model of two layers is one of one layer whose posterior q(h1|x) q(
   are `Hierarchical`, so that the bounds, their gradients and the evaluation are the same.
 Command: make reproduce TABLE=iwae, which trains and measures every row; a single one is
   make train EXPERIMENT=mnist_iwae_two_layers ARGS="--method iwae --num-samples 5"
-Time: an epoch of k = 1 takes some 5 seconds on 2 cores.
+Time: not measured yet by itself.
 Expected: see experiments/RESULTS.md.
 Source: Burda, Grosse and Salakhutdinov 2015, Importance Weighted Autoencoders.
 """
