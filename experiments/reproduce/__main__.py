@@ -47,18 +47,21 @@ def _parse(arguments: Sequence[str] | None, known: Mapping[str, Table]) -> argpa
     if options.table is None:
         return options
     table = known[options.table]
-    for name, asked, there in (("size", [options.size], table.sizes), ("only", options.only or [], table.rows)):
-        unknown = [each for each in asked if each not in there]
-        if unknown:
-            parser.error(f"--{name} must be of {', '.join(there)}; got {unknown[0]}")
+    if options.size not in table.sizes:
+        parser.error(f"--size must be of {', '.join(table.sizes)}; got {options.size}")
+    rows = table.rows_at(options.size)
+    for name in options.only or ():
+        if name not in rows:
+            parser.error(f"--only must be of {', '.join(rows)} at the size {options.size}; got {name}")
     return options
 
 
 def reproduce(options: argparse.Namespace, table: Table) -> None:
     """Train and measure what is not kept yet, and keep it as soon as it is there."""
     size, path = table.sizes[options.size], records.path_of(options.table, options.size, options.results)
-    for name in options.only or table.rows:
-        row, kept = table.rows[name], records.read_records(path).get(name, {})
+    rows = table.rows_at(options.size)
+    for name in options.only or rows:
+        row, kept = rows[name], records.read_records(path).get(name, {})
         seeds = work.missing_seeds(row, size, kept)
         folder = options.runs / options.table / options.size / name
         for seed, record in work.run_row(row, size, seeds, folder) if seeds else ():

@@ -43,7 +43,9 @@ def _table(name: str, table: Table, kept: Mapping[str, Records]) -> str:
     if any(kept.values()):
         lines += [f"![Ours and the paper's]({PICTURES.name}/{picture_name(name)})", ""]
     for size_name, size in table.sizes.items():
-        records = {row: kept.get(size_name, {})[row] for row in table.rows if kept.get(size_name, {}).get(row)}
+        records = {
+            row: kept.get(size_name, {})[row] for row in table.rows_at(size_name) if kept.get(size_name, {}).get(row)
+        }
         lines += [f"### {size_name}: {size.about}", ""]
         if records:
             lines += [*_rows(table, size, records), "", *_claims(table, records)]
@@ -126,12 +128,13 @@ def verdict(difference: float, error: float, *, strict: bool) -> str:
 
 
 def _not_run(name: str, table: Table, size_name: str, size: Size, records: Records) -> list[str]:
-    absent = [row for row in table.rows if row not in records]
+    here = table.rows_at(size_name)
+    absent = [row for row in here if row not in records]
     unfinished = [row for row in records if len(records[row]) < size.num_seeds]
     said = []
     for what, rows in (("Not yet run", absent), ("Not all seeds yet", unfinished)):
         if rows:
-            wanted = command(name, size_name, [] if len(rows) == len(table.rows) else rows)
+            wanted = command(name, size_name, [] if len(rows) == len(here) else rows)
             said += [f"{what}: {', '.join(f'`{row}`' for row in rows)}; `{wanted}`.", ""]
     return said
 

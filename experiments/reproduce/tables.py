@@ -24,6 +24,7 @@ class Size(NamedTuple):
     num_examples: int = 1000  # of the test set, whose ln p(x) is estimated
     num_samples: int = 5000  # importance samples of each
     together: bool = False  # all seeds as one program, for a device that one of them does not fill
+    rows: Sequence[str] = ()  # those that are run at this size; all where none are named
 
 
 class Claim(NamedTuple):
@@ -44,9 +45,13 @@ class Table(NamedTuple):
     sizes: Mapping[str, Size]
     claims: Sequence[Claim] = ()
 
+    def rows_at(self, size: str) -> dict[str, Row]:
+        """The rows that are run at a size."""
+        return {name: row for name, row in self.rows.items() if name in (self.sizes[size].rows or self.rows)}
+
 
 def tables() -> dict[str, Table]:
     """All of them, by the names by which `make reproduce TABLE=` asks for them."""
-    from . import iwae, vamp  # noqa: PLC0415 (they are written with the types above)
+    from . import flow, iwae, vamp  # noqa: PLC0415 (they are written with the types above)
 
-    return {"iwae": iwae.TABLE, "vamp": vamp.TABLE}
+    return {"iwae": iwae.TABLE, "vamp": vamp.TABLE, "flow": flow.TABLE}

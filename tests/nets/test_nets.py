@@ -4,6 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import nnx
 
 import vaejax
 from vaejax import nets
@@ -166,3 +167,38 @@ def test_the_scale_of_a_head_may_be_traced():
 
     values = jax.jit(jax.vmap(bound))(jnp.array([0.5, 2.0]))
     chex.assert_trees_all_close(values, jnp.stack([bound(0.5), bound(2.0)]), rtol=1e-5)
+
+
+class Bilinear(nnx.Module):
+    """Two inputs `[N, 2, 3]` and `[N, 4]` to `[N, 10]`, nowhere the same for two of its numbers."""
+
+    def __init__(self, rngs):
+        self.first, self.second = nnx.Linear(6, 10, rngs=rngs), nnx.Linear(4, 10, rngs=rngs)
+
+    def __call__(self, x, y):
+        return self.first(x.reshape(len(x), -1)) * self.second(y)
+
+
+def test_a_net_of_several_inputs_broadcasts_their_batch_axes():
+    net = nets.make_net(Bilinear, [(2, 3), (4,)], (5, 2))
+    params = net.init(jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (7, 2, 3))
+    y = jax.random.normal(jax.random.key(2), (8, 7, 4))
+    found = net.apply(params, x, y)
+    chex.assert_shape(found, (8, 7, 5, 2))
+    by_hand = lambda x, y: (x.ravel() @ params["first"]["kernel"]) * (y @ params["second"]["kernel"])
+    expected = jax.vmap(jax.vmap(by_hand), (None, 0))(x, y).reshape(8, 7, 5, 2)
+    chex.assert_trees_all_close(found, expected, atol=1e-5)
+    chex.assert_trees_all_close(net.apply(params, x[0], y[0, 0]), expected[0, 0], atol=1e-5)
+    chex.assert_trees_all_equal(params, nets.make_net(Bilinear, [(2, 3), (4,)], (5, 2)).init(jax.random.key(0)))
+
+
+def test_what_a_net_does_not_take_is_named():
+    net = nets.make_net(Bilinear, [(2, 3), (4,)], (5, 2))
+    params = net.init(jax.random.key(0))
+    with pytest.raises(ValueError, match="this net takes 2 inputs; got 1"):
+        net.apply(params, jnp.zeros((7, 2, 3)))
+    with pytest.raises(ValueError, match=r"an input must be an array that ends in the axes \(4,\); got shape \(7, 5\)"):
+        net.apply(params, jnp.zeros((7, 2, 3)), jnp.zeros((7, 5)))
+    with pytest.raises(TypeError, match="make"):
+        nets.make_net(3, [(4,)], (5,))

@@ -163,7 +163,9 @@ def test_shares_of_a_batch_under_shard_map():
 
     specs = (PartitionSpec(), PartitionSpec("data"))
     shared = jax.shard_map(gradient, mesh=mesh, in_specs=specs, out_specs=PartitionSpec())(kernel, x)
-    chex.assert_trees_all_close(shared, jax.grad(lambda kernel: jnp.sum(plain(x, kernel) ** 2))(kernel), rtol=1e-4)
+    expected = jax.grad(lambda kernel: jnp.sum(plain(x, kernel) ** 2))(kernel)
+    # Of entries in the hundreds some are near zero, as sums of terms in the hundreds.
+    chex.assert_trees_all_close(shared, expected, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,14 @@
 """A model as three pure functions, made of two NNX modules and two heads."""
 
-import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
-from flax import nnx
-from flax.nnx.nn import dtypes
 
 from vaejax.checks import check_count, check_key
 from vaejax.nets.heads import Head
+from vaejax.nets.net import MakeModule, check_event, make_net
 from vaejax.types import Array, Distribution, Params, Shape
-
-# Makes a module that maps `[N, *E]` to raw outputs `[N, outputs]`, elements first, channels last.
-MakeModule = Callable[[nnx.Rngs], Callable[[Array], Array]]
-
-# What multiplies by a kernel and adds a bias.
-LAYERS = (nnx.Linear, nnx.LinearGeneral, nnx.Einsum, nnx.Conv, nnx.ConvTranspose)
 
 
 class Model(NamedTuple):
@@ -42,8 +33,7 @@ def make_model(
 ) -> Model:
     """Compose two modules and two heads into a `Model`.
 
-    The modules are split once, here: what is left of them is a static description, and each call
-    merges it with the parameters it is given.
+    Each module becomes a `Net` (see `make_net`).
 
     Args:
       make_encoder: `nnx.Rngs` to a module, `[N, *data_shape]` to `[N, prod(latent_shape) * channels]`.
@@ -56,26 +46,27 @@ def make_model(
     Returns:
       A `Model`; its functions take any batch axes and raise `ValueError` on other event axes.
     """
-    encoder, decoder = (_split(make)[0] for make in (make_encoder, make_decoder))
+    encoder = make_net(make_encoder, [data_shape], (*latent_shape, posterior.channels))
+    decoder = make_net(make_decoder, [latent_shape], (*data_shape, likelihood.channels))
 
     def init(key: Array) -> Params:
         check_key(key)
         encoder_key, decoder_key, posterior_key, likelihood_key = jax.random.split(key, 4)
         return {
-            "encoder": _split(make_encoder, encoder_key)[1],
+            "encoder": encoder.init(encoder_key),
             "posterior": posterior.init(posterior_key, latent_shape),
-            "decoder": _split(make_decoder, decoder_key)[1],
+            "decoder": decoder.init(decoder_key),
             "likelihood": likelihood.init(likelihood_key, data_shape),
         }
 
     def encode(params: Params, x: Array) -> Distribution:
-        inputs = likelihood.standardize(_check_event("encode: x", x, data_shape))
-        raw = _apply(encoder, params["encoder"], inputs, data_shape, (*latent_shape, posterior.channels))
+        inputs = likelihood.standardize(check_event("encode: x", x, data_shape))
+        raw = encoder.apply(params["encoder"], inputs)
         return posterior.distribution(params["posterior"], raw, len(latent_shape))
 
     def decode(params: Params, z: Array) -> Distribution:
-        inputs = _check_event("decode: z", z, latent_shape)
-        raw = _apply(decoder, params["decoder"], inputs, latent_shape, (*data_shape, likelihood.channels))
+        inputs = check_event("decode: z", z, latent_shape)
+        raw = decoder.apply(params["decoder"], inputs)
         return likelihood.distribution(params["likelihood"], raw, len(data_shape))
 
     return Model(init, encode, decode)
@@ -87,43 +78,3 @@ def check_shape(name: str, shape: Shape) -> None:
         raise TypeError(f"{name} must be a non-empty tuple of integers such as (28, 28, 1); got {shape!r}")
     for size in shape:
         check_count(name, size)
-
-
-def _split(make: MakeModule, key: Array | None = None) -> tuple[nnx.GraphDef[Any], Params]:
-    """The static description of a module and its parameters (abstract ones where there is no key)."""
-    module: Any
-    if key is None:
-        module = nnx.eval_shape(lambda: make(nnx.Rngs(params=jax.random.key(0))))
-    else:
-        module = make(nnx.Rngs(params=key))
-    for _, layer in nnx.iter_modules(module):
-        if isinstance(layer, LAYERS) and layer.promote_dtype is dtypes.promote_dtype:
-            layer.promote_dtype = _promote
-    description, state = nnx.split(module, nnx.Param)
-    return description, nnx.to_pure_dict(state)
-
-
-def _promote(arrays: Any, /, *, dtype: Any = None, inexact: bool = True) -> Any:
-    """Inputs, kernel and bias in one dtype, as Flax has them; but a kernel in half precision decides for the inputs.
-
-    The bias stays as it is: its gradient is a sum over batch and pixels, which half precision cannot hold.
-    """
-    inputs, kernel, bias = arrays
-    if dtype is None and jnp.issubdtype(kernel.dtype, jnp.floating) and kernel.dtype.itemsize < 4:
-        return jnp.asarray(inputs, kernel.dtype), kernel, bias
-    return dtypes.promote_dtype(arrays, dtype=dtype, inexact=inexact)
-
-
-def _apply(description: nnx.GraphDef[Any], params: Params, inputs: Array, event: Shape, outputs: Shape) -> Array:
-    """Run a module over `[*B, *event]`, its batch axes made one, to `[*B, *outputs]` in float32 or more."""
-    batch = inputs.shape[: inputs.ndim - len(event)]
-    raw = nnx.merge(description, params)(inputs.reshape(math.prod(batch), *event))
-    return raw.reshape(batch + outputs).astype(jnp.promote_types(raw.dtype, jnp.float32))
-
-
-def _check_event(name: str, value: Array, event: Shape) -> Array:
-    shape = getattr(value, "shape", None)
-    if shape is None or shape[len(shape) - len(event) :] != event:
-        found = f"shape {shape}" if shape is not None else type(value).__name__
-        raise ValueError(f"{name} must be an array that ends in the axes {event}; got {found}")
-    return value
