@@ -156,10 +156,10 @@ def with_pseudo_inputs(settings: Settings, dataset: data.Dataset, model: nets.Mo
     def init(key: Array) -> Params:
         model_key, pseudo_key = jax.random.split(key)
         params = model.init(model_key)
-        if settings.prior is Prior.STANDARD:
+        if settings.prior == Prior.STANDARD:
             return params
         shape = (settings.pseudo_inputs, *dataset.shape)
-        if settings.recipe is Recipe.PAPER:
+        if settings.recipe == Recipe.PAPER:
             return {**params, "pseudo_inputs": 0.05 + 0.01 * jax.random.normal(pseudo_key, shape)}
         chosen = jax.random.choice(pseudo_key, len(images), shape[:1], replace=False)
         # Off the clip's flat ends.
@@ -170,7 +170,7 @@ def with_pseudo_inputs(settings: Settings, dataset: data.Dataset, model: nets.Mo
 
 def top_prior(settings: Settings, params: Params, encode: Encode) -> Distribution:
     """The prior of the latents whose posterior is `encode`."""
-    if settings.prior is Prior.STANDARD:
+    if settings.prior == Prior.STANDARD:
         return standard_normal.expand((settings.latent_size,))
     return vamp_prior(encode, jnp.clip(params["pseudo_inputs"], 0.0, 1.0))
 
@@ -185,9 +185,9 @@ def compose(
         return partial(recipes.learned_prior_vae(prior(params)), num_samples=settings.num_samples, beta=settings.beta)
 
     composed = static_mnist.compose(settings, dataset, model, method, prior)
-    if settings.recipe is Recipe.MODERN:
+    if settings.recipe == Recipe.MODERN:
         return composed
-    if settings.kl_schedule is not experiment.KlSchedule.CONSTANT:
+    if settings.kl_schedule != experiment.KlSchedule.CONSTANT:
         raise ValueError(f"kl_schedule must be constant, since the paper has its own; got {settings.kl_schedule}")
     optimizer = optax.chain(divided_by_norms(), optax.adam(settings.learning_rate))
     schedules = {"beta": warm_up(settings.beta, settings.kl_epochs, settings.steps_per_epoch(dataset))}
