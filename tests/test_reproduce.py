@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -112,6 +113,31 @@ def test_what_was_made_in_another_way_counts_as_missing(done, change):
     assert work.missing_seeds(row, SIZE, seeds) == []
     assert work.missing_seeds(row, SIZE._replace(num_seeds=3), seeds) == [2]
     assert work.missing_seeds(row, SIZE._replace(**change), seeds) == [0, 1]
+
+
+def test_a_setting_that_came_later_had_what_is_now_its_default(done):
+    row, seeds = TABLE.rows["wide"], done.kept()["wide"]
+
+    def with_settings(change):
+        return {seed: record._replace(settings=change(record.settings)) for seed, record in seeds.items()}
+
+    without = with_settings(lambda settings: {name: value for name, value in settings.items() if name != "poison"})
+    assert work.missing_seeds(row, SIZE, without) == []
+    assert work.missing_seeds(row, SIZE, with_settings(lambda settings: {**settings, "poison": [3]})) == [0, 1]
+    # One that is no more cannot have been what is now run.
+    assert work.missing_seeds(row, SIZE, with_settings(lambda settings: {**settings, "gone": 1})) == [0, 1]
+
+
+def test_a_size_may_have_some_of_the_rows(place, capsys):
+    table = TABLE._replace(sizes={"quick": SIZE._replace(rows=["narrow"], num_seeds=1), "together": SIZE})
+    assert place.run("tiny", table=table) == 0
+    assert list(place.kept()) == ["narrow"]
+    said = place.page.read_text()
+    assert "Not yet run: `wide`, `narrow`; `make reproduce TABLE=tiny SIZE=together`." in said
+    assert "SIZE=quick ARGS" not in said
+    with pytest.raises(SystemExit):
+        place.run("tiny", "--only", "wide", table=table)
+    assert "--only must be of narrow; got wide" in capsys.readouterr().err
 
 
 def test_other_settings_have_runs_of_their_own(place):
@@ -372,7 +398,9 @@ def test_the_nets_between_two_layers_begin_as_in_the_paper(small_mnist, key):
 @pytest.mark.parametrize("recipe", mnist_iwae.Recipe)
 @pytest.mark.parametrize("method", mnist_iwae.Method)
 def test_each_method_with_each_recipe_is_what_it_says(small_mnist, key, module, method, recipe):
-    settings = module.Settings(hidden_sizes=(8,), latent_size=3, batch_size=10, num_samples=3, method=method, recipe=recipe)  # fmt: skip
+    settings = module.Settings(
+        hidden_sizes=(8,), latent_size=3, batch_size=10, num_samples=4, groups=2, elbo_share=0.25, method=method, recipe=recipe
+    )  # fmt: skip
     built = module.build(settings)
     init_key, pixel_key, noise_key = jax.random.split(key, 3)
     params = built.model.init(init_key)
@@ -385,8 +413,13 @@ def test_each_method_with_each_recipe_is_what_it_says(small_mnist, key, module, 
     bound = lambda params: built.objective(params, jax.random.clone(noise_key), x)
     found = bound(params)
     by_hand = log_weights(params, found.latents)
-    if method != "vae":
-        expected = jax.nn.logsumexp(by_hand, axis=0) - math.log(3)
+    importance_weighted = jax.nn.logsumexp(by_hand, axis=0) - math.log(4)
+    if method == "ciwae":
+        expected = 0.25 * by_hand.mean(0) + 0.75 * importance_weighted
+    elif method == "miwae":
+        expected = jnp.mean(jax.nn.logsumexp(by_hand.reshape(2, 2, -1), axis=1) - math.log(2), axis=0)
+    elif method != "vae":
+        expected = importance_weighted
     elif module is two_layers:
         expected = by_hand.mean(0)
     else:
@@ -423,6 +456,27 @@ def test_dreg_has_the_gradient_of_iwae_but_for_noise(small_mnist, key, module):
     assert np.all(np.abs(difference) < 5 * error)
     assert np.abs(plain.mean(0)).max() > 10 * error.max()
     assert not np.allclose(plain, path, rtol=1e-3)
+
+
+@pytest.mark.parametrize("module", [mnist_iwae, two_layers], ids=["one layer", "two layers"])
+def test_piwae_trains_the_encoder_by_miwae_and_all_else_by_iwae(small_mnist, key, module):
+    init_key, pixel_key, noise_key = jax.random.split(key, 3)
+
+    def gradient(method):
+        settings = module.Settings(hidden_sizes=(8,), latent_size=3, num_samples=4, groups=2, method=mnist_iwae.Method(method))  # fmt: skip
+        built = module.build(settings)
+        params = built.model.init(jax.random.clone(init_key))
+        x = built.prepare(jax.random.clone(pixel_key), small_mnist.train.examples[:5])
+        found = jax.grad(lambda params: jnp.mean(built.objective(params, jax.random.clone(noise_key), x).value))(params)
+        parts = (found["lower"], found["upper"]) if module is two_layers else (found,)
+        return [part["encoder"] for part in parts], [part["decoder"] for part in parts]
+
+    encoder, decoder = gradient("piwae")
+    of_miwae, of_iwae = gradient("miwae"), gradient("iwae")
+    chex.assert_trees_all_close(encoder, of_miwae[0], rtol=1e-4, atol=1e-6)
+    chex.assert_trees_all_close(decoder, of_iwae[1], rtol=1e-4, atol=1e-6)
+    for ours, other in ((encoder, of_iwae[0]), (decoder, of_miwae[1])):
+        assert not np.allclose(ours[0]["layers"][0]["kernel"], other[0]["layers"][0]["kernel"], rtol=1e-3)
 
 
 @pytest.mark.slow

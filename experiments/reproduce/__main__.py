@@ -52,7 +52,7 @@ def _parse(arguments: Sequence[str] | None, known: Mapping[str, Table]) -> argpa
     rows = table.rows_at(options.size)
     for name in options.only or ():
         if name not in rows:
-            parser.error(f"--only must be of {', '.join(rows)} at the size {options.size}; got {name}")
+            parser.error(f"--only must be of {', '.join(rows)}; got {name}")
     return options
 
 

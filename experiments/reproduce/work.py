@@ -58,6 +58,17 @@ def identity(settings: Any) -> dict[str, Any]:
     return content
 
 
+def made_with(record: Record, module: Any) -> dict[str, Any] | None:
+    """The settings of a record; those that the experiment has got since had what is now their default.
+
+    None where it has lost or renamed one.
+    """
+    try:
+        return identity(settings_from(module.Settings, record.settings))
+    except ValueError:
+        return None
+
+
 def in_folder(row: Row, settings: Any, parent: Path, what: str) -> Any:
     """The settings with a folder of their own: with other ones, or another experiment file, a run begins anew."""
     source = experiment_path(row.experiment).read_bytes()
@@ -74,7 +85,7 @@ def missing_seeds(row: Row, size: Size, kept: Mapping[int, Record]) -> list[int]
         record = kept.get(seed)
         return (
             record is not None
-            and record.settings == identity(settings_of(row, size, module, seed))
+            and made_with(record, module) == identity(settings_of(row, size, module, seed))
             and (record.num_examples, record.num_samples) == (size.num_examples, size.num_samples)
         )
 
