@@ -37,13 +37,22 @@ class Settings(experiment.VaeSettings):
 
 def build(settings: Settings) -> experiment.Experiment:
     """MNIST with dynamic binarization, a perceptron, and the evidence lower bound."""
+    dataset = load(settings)
+    model = nets.mlp(dataset.shape, settings.latent_size, hidden_sizes=settings.hidden_sizes)
+    return compose(settings, dataset, experiment.adapt(model, settings))
+
+
+def load(settings: Settings) -> data.Dataset:
     dataset = data.load(settings.dataset, settings.folder)
     if dataset.meaning not in (data.Meaning.BINARY, data.Meaning.INTENSITY):
         raise ValueError(
             f"{dataset.name} must hold binary images or intensities to be binarized; got {dataset.meaning}"
         )
-    model = nets.mlp(dataset.shape, settings.latent_size, hidden_sizes=settings.hidden_sizes)
-    model = experiment.adapt(model, settings)
+    return dataset
+
+
+def compose(settings: Settings, dataset: data.Dataset, model: nets.Model) -> experiment.Experiment:
+    """The experiment of a model."""
 
     def objective(params: Params, key: Array, x: Array, beta: ArrayLike = settings.beta) -> ElboTerms:
         encode, decode = partial(model.encode, params), partial(model.decode, params)

@@ -31,7 +31,7 @@ def load(*names):
 
 
 tiny = experiment.load_experiment(str(Path(__file__).with_name("tiny.py")))
-command, page, records, tables, work = load("__main__", "page", "records", "tables", "work")
+command, measures, page, records, tables, work = load("__main__", "measures", "page", "records", "tables", "work")
 two_layers = experiment.load_experiment(str(ROOT / "experiments" / "mnist_iwae_two_layers.py"))
 mnist_iwae = two_layers.mnist_iwae
 
@@ -180,13 +180,13 @@ def test_the_whole_test_set_is_told_from_some_of_it():
     found = []
     for _ in range(400):
         chosen = random.permutation(size)[:few]
-        found.append(work.of_whole_test_set(elbo, estimated[chosen], elbo[chosen]))
+        found.append(measures.of_whole_test_set(elbo, estimated[chosen], elbo[chosen]))
     values, errors = np.array(found).T
     assert abs(values.mean() - estimated.mean()) < 5 * values.std() / 20
     # Chosen without replacement, they are a little closer than the error says.
     assert values.std() < errors.mean() < 1.15 * values.std()
     assert errors.mean() < 0.1 * 25 / few**0.5
-    every, error = work.of_whole_test_set(elbo + 7, estimated, elbo)
+    every, error = measures.of_whole_test_set(elbo + 7, estimated, elbo)
     assert (every, error) == pytest.approx((estimated.mean(), estimated.std(ddof=1) / size**0.5))
 
 
@@ -296,7 +296,7 @@ def test_every_row_of_the_project_names_an_experiment_with_its_settings(monkeypa
             for size in table.sizes.values():
                 work.settings_of(row, size, module, 0).check()
         for claim in table.claims:
-            assert {claim.lower, claim.higher} <= set(table.rows), name
+            assert {claim.better, claim.worse} <= set(table.rows), name
         for size in table.sizes.values():
             assert set(size.goals) <= set(table.rows), name
 

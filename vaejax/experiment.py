@@ -64,13 +64,15 @@ def adapt(model: Model, settings: Settings) -> Model:
     return rematerialize(model) if settings.training.rematerialize else model
 
 
-def make_optimizer(settings: Settings, dataset: Dataset) -> optax.GradientTransformation:
-    """The optimizer that the settings ask for."""
+def make_optimizer(
+    settings: Settings, dataset: Dataset, optimizer: Callable[..., optax.GradientTransformation] | None = None
+) -> optax.GradientTransformation:
+    """The optimizer that the settings ask for, or another with their learning rates and their bound on the gradient."""
     wanted = settings.training
     return training.make_optimizer(
         settings.learning_rate,
         num_steps=settings.num_steps(dataset),
-        optimizer=wanted.optimizer,
+        optimizer=optimizer or wanted.optimizer,
         schedule=wanted.schedule,
         warm_up_steps=int(wanted.warm_up * settings.steps_per_epoch(dataset) + 0.5),
         clip_norm=wanted.clip_norm,

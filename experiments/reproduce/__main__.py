@@ -11,6 +11,7 @@ from vaejax.durable import write_durably
 from vaejax.training import Interrupted
 
 from . import page, records, work
+from .measures import MEASURES
 from .tables import Table, tables
 
 RUNS = Path("runs/reproduce")
@@ -59,16 +60,16 @@ def _parse(arguments: Sequence[str] | None, known: Mapping[str, Table]) -> argpa
 def reproduce(options: argparse.Namespace, table: Table) -> None:
     """Train and measure what is not kept yet, and keep it as soon as it is there."""
     size, path = table.sizes[options.size], records.path_of(options.table, options.size, options.results)
-    rows = table.rows_at(options.size)
+    rows, measure = table.rows_at(options.size), MEASURES[table.measure]
     for name in options.only or rows:
         row, kept = rows[name], records.read_records(path).get(name, {})
         seeds = work.missing_seeds(row, size, kept)
         folder = options.runs / options.table / options.size / name
-        for seed, record in work.run_row(row, size, seeds, folder) if seeds else ():
+        for seed, record in work.run_row(row, size, measure, seeds, folder) if seeds else ():
             records.write_record(path, name, seed, record)
         summary = records.summarize(records.read_records(path)[name])
         print(
-            f"{options.table} {options.size} {name}: -ln p(x) {page.spelled(summary)} ({summary.count} seeds)",
+            f"{options.table} {options.size} {name}: {measure.label} {page.spelled(summary)} ({summary.count} seeds)",
             flush=True,
         )
 

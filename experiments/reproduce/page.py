@@ -2,11 +2,13 @@
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
+from .measures import MEASURES
 from .records import Record, Records, Summary, summarize
 from .tables import Claim, Size, Table
 
@@ -16,10 +18,10 @@ PAGE, PICTURES = HERE.parent / "RESULTS.md", HERE.parent / "pictures"
 INTRODUCTION = """# Published tables, reproduced
 
 Made by `make reproduce` of the records in `experiments/reproduce/results/`: nothing here is written by hand, and no row
-is in a table that was not run. Figures are -ln p(x) of the test set in nats, lower is better: the mean over seeds ± the
-standard error of that mean. ln p(x) is estimated with 5,000 importance samples, which bounds it from below in
-expectation. Where not all test examples were taken, the difference of ln p(x) and the ELBO is estimated on some of
-them, chosen at random once and for all, and the ELBO on all.
+is in a table that was not run. A figure is the mean over seeds ± the standard error of that mean. ln p(x) is that of
+the test set in nats, estimated with 5,000 importance samples, which bounds it from below in expectation. Where not all
+test examples were taken, the difference of ln p(x) and the ELBO is estimated on some of them, chosen at random once and
+for all, and the ELBO on all.
 """
 
 ORIGINS = """## Where each figure comes from
@@ -54,33 +56,30 @@ def _table(name: str, table: Table, kept: Mapping[str, Records]) -> str:
 
 
 def _rows(table: Table, size: Size, records: Records) -> list[str]:
-    header = [
-        "row",
-        "-ln p(x)",
-        "the paper's",
-        "difference",
-        "goal",
-        "-ELBO",
-        "active units",
-        "seeds",
-        "minutes a seed",
-    ]
-    return [_line(header), _line(["---"] * len(header)), *(_row(table, size, row, records[row]) for row in records)]
+    rows = [_row(table, size, name, seeds) for name, seeds in records.items()]
+    # Only what some row has a figure for.
+    columns = [name for name in rows[0] if any(row[name] for row in rows)]
+    return [_line(columns), _line(["---"] * len(columns)), *(_line([row[name] for name in columns]) for row in rows)]
 
 
-def _row(table: Table, size: Size, name: str, seeds: Mapping[int, Record]) -> str:
-    row, found, goal = table.rows[name], summarize(seeds), size.goals.get(name)
-    cells = [f"{row.label} (`{name}`)", spelled(found), "", "", "", *[""] * 4]
+def _row(table: Table, size: Size, name: str, seeds: Mapping[int, Record]) -> dict[str, str]:
+    """What stands in each column."""
+    row, found, goal, measure = table.rows[name], summarize(seeds), size.goals.get(name), MEASURES[table.measure]
+    cells = {"row": f"{row.label} (`{name}`)", measure.label: spelled(found), "the paper's": "", "difference": ""}
     if row.published is not None:
-        cells[2] = f"{row.published:.2f}" + (f" ({row.stated})" if row.stated else "")
-        cells[3] = f"{found.mean - row.published:+.2f}"
-    if goal is not None:
-        cells[4] = f"{goal:.2f}: {'reached' if found.mean <= goal else 'missed'}"
-    cells[5] = f"{_mean(seeds, 'negative_elbo'):.2f}"
-    cells[6] = ", ".join(str(record.active_units) for record in seeds.values())
-    cells[7] = ", ".join(map(str, seeds))
-    cells[8] = f"{(_mean(seeds, 'train_seconds') + _mean(seeds, 'measure_seconds')) / 60:.1f}"
-    return _line(cells)
+        cells["the paper's"] = f"{row.published:.2f}" + (f" ({row.stated})" if row.stated else "")
+        cells["difference"] = f"{found.mean - row.published:+.2f}"
+    reached = goal is not None and (found.mean >= goal if measure.higher_is_better else found.mean <= goal)
+    cells["goal"] = "" if goal is None else f"{goal:.2f}: {'reached' if reached else 'missed'}"
+    if measure.label != "-ELBO":
+        cells["-ELBO"] = f"{_mean(seeds, lambda record: record.negative_elbo):.2f}"
+    # The same for every seed, as the measure takes them.
+    for score in next(iter(seeds.values())).scores:
+        cells[score] = f"{_mean(seeds, lambda record, score=score: record.scores.get(score, math.nan)):.2f}"
+    cells["active units"] = ", ".join(str(record.active_units) for record in seeds.values())
+    cells["seeds"] = ", ".join(map(str, seeds))
+    cells["minutes a seed"] = f"{_mean(seeds, lambda record: record.train_seconds + record.measure_seconds) / 60:.1f}"
+    return cells
 
 
 def spelled(found: Summary) -> str:
@@ -92,28 +91,28 @@ def spelled(found: Summary) -> str:
     return f"{found.mean:.2f}" + (f" ± {found.standard_error:.2f}" if math.isfinite(found.standard_error) else "")
 
 
-def _mean(seeds: Mapping[int, Record], field: str) -> float:
-    return math.fsum(getattr(record, field) for record in seeds.values()) / len(seeds)
+def _mean(seeds: Mapping[int, Record], of: Callable[..., float]) -> float:
+    return math.fsum(map(of, seeds.values())) / len(seeds)
 
 
 def _claims(table: Table, records: Records) -> list[str]:
     """What the paper says of two rows, and what is found."""
-    said = [_claim(table, claim, records) for claim in table.claims if {claim.lower, claim.higher} <= records.keys()]
+    said = [_claim(table, claim, records) for claim in table.claims if {claim.better, claim.worse} <= records.keys()]
     return [*said, ""] if said else []
 
 
 def _claim(table: Table, claim: Claim, records: Records) -> str:
-    lower, higher = (summarize(records[name]) for name in (claim.lower, claim.higher))
-    difference = lower.mean - higher.mean
-    error = math.hypot(lower.standard_error, higher.standard_error)
-    relation = "below" if claim.strict else "no worse than"
-    words = f"{table.rows[claim.lower].label}, {relation} {table.rows[claim.higher].label}"
+    better, worse = (summarize(records[name]) for name in (claim.better, claim.worse))
+    difference, higher = better.mean - worse.mean, MEASURES[table.measure].higher_is_better
+    error = math.hypot(better.standard_error, worse.standard_error)
+    relation = "no worse than" if not claim.strict else "above" if higher else "below"
+    words = f"{table.rows[claim.better].label}, {relation} {table.rows[claim.worse].label}"
     figures = f"{difference:+.2f}" + (f" ± {error:.2f}" if math.isfinite(error) else "")
-    return f"- {words}: {figures}, {verdict(difference, error, strict=claim.strict)}."
+    return f"- {words}: {figures}, {verdict(-difference if higher else difference, error, strict=claim.strict)}."
 
 
 def verdict(difference: float, error: float, *, strict: bool) -> str:
-    """Whether a difference bears a claim out, with two standard errors for what chance does.
+    """Whether a difference, the lower the better, bears a claim out, with two standard errors for what chance does.
 
     >>> verdict(-0.5, 0.1, strict=True), verdict(-0.1, 0.1, strict=True), verdict(0.5, 0.1, strict=True)
     ('holds', 'open', 'does not hold')
@@ -147,38 +146,44 @@ def command(table: str, size: str, rows: Sequence[str] = ()) -> str:
 
 def provenance(tables: Mapping[str, Table], kept: Kept) -> str:
     """Each figure with all that is needed to make it again."""
-    header = ["row", "seed", "-ln p(x)", "examples", "Pareto k too high", "data", "versions", "where", "commit", "date"]
     lines = [ORIGINS]
     for name, table in tables.items():
+        label = MEASURES[table.measure].label
         for size, records in kept.get(name, {}).items():
             if not records:
                 continue
-            lines += [f"`{command(name, size)}`", "", _line(header), _line(["---"] * len(header))]
-            rows = [row for row in table.rows if row in records]
-            lines += [_origin(row, seed, record) for row in rows for seed, record in sorted(records[row].items())]
-            lines.append("")
+            lines += [f"`{command(name, size)}`", ""]
+            rows = [
+                _origin(label, row, seed, record)
+                for row in table.rows
+                if row in records
+                for seed, record in sorted(records[row].items())
+            ]
+            columns = [column for column in rows[0] if any(row[column] for row in rows)]
+            lines += [_line(columns), _line(["---"] * len(columns))]
+            lines += [*(_line([row[column] for column in columns]) for row in rows), ""]
     return "\n".join(lines)
 
 
-def _origin(row: str, seed: int, record: Record) -> str:
+def _origin(label: str, row: str, seed: int, record: Record) -> dict[str, str]:
+    """What stands in each column."""
     about = record.environment
     versions = ", ".join(
         f"{name} {about['versions'][name]}" for name in ("jax", "flax", "optax") if name in about["versions"]
     )
-    return _line(
-        [
-            f"`{row}`",
-            str(seed),
-            f"{record.value:.2f} ± {record.standard_error:.2f}",
-            f"{record.num_examples:,} x {record.num_samples:,}",
-            f"{100 * record.unreliable:.0f} %",
-            f"{record.data['name']} `{record.data['sha256'][:12]}`",
-            f"Python {about['python']}, {versions}",
-            f"{about['device']}, {about['processor']}, {about['cores']} cores",
-            f"`{about['commit']}`",
-            about["date"][:10],
-        ]
-    )
+    error = "" if record.standard_error is None else f" ± {record.standard_error:.2f}"
+    return {
+        "row": f"`{row}`",
+        "seed": str(seed),
+        label: f"{record.value:.2f}{error}",
+        "examples": f"{record.num_examples:,} x {record.num_samples:,}" if record.unreliable is not None else "",
+        "Pareto k too high": f"{100 * record.unreliable:.0f} %" if record.unreliable is not None else "",
+        "data": f"{record.data['name']} `{record.data['sha256'][:12]}`",
+        "versions": f"Python {about['python']}, {versions}",
+        "where": f"{about['device']}, {about['processor']}, {about['cores']} cores",
+        "commit": f"`{about['commit']}`",
+        "date": about["date"][:10],
+    }
 
 
 def picture_name(table: str) -> str:
@@ -187,11 +192,25 @@ def picture_name(table: str) -> str:
 
 
 def picture(table: Table, kept: Mapping[str, Records]) -> Figure:
-    """Ours, with the standard error over the seeds, and the paper's."""
+    """Ours, with the standard error over the seeds, and the paper's; what came on the way beside it."""
     sizes = {size: records for size, records in kept.items() if records}
+    curves = any(record.curve for records in sizes.values() for seeds in records.values() for record in seeds.values())
     rows = [row for row in table.rows if any(records.get(row) for records in sizes.values())]
-    figure = Figure(figsize=(8, 1.4 + 0.42 * len(rows)), dpi=110, layout="constrained")
-    axes = figure.subplots()
+    height = 1.4 + 0.42 * len(rows)
+    figure = Figure(figsize=(12, max(height, 4.5)) if curves else (8, height), dpi=110, layout="constrained")
+    if curves:
+        axes, way = figure.subplots(1, 2)
+        _curves(way, table, sizes)
+    else:
+        axes = figure.subplots()
+    _points(axes, table, sizes, rows)
+    for each in figure.axes:
+        each.spines[["top", "right"]].set_visible(False)
+        each.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def _points(axes: Any, table: Table, sizes: Mapping[str, Records], rows: Sequence[str]) -> None:
     for number, (size, records) in enumerate(sizes.items()):
         shown = [(place, summarize(records[row])) for place, row in enumerate(rows) if records.get(row)]
         places = [place + 0.16 * (number + 1) for place, _ in shown]
@@ -203,12 +222,22 @@ def picture(table: Table, kept: Mapping[str, Records]) -> Figure:
         axes.plot(*zip(*published, strict=True), "kD", markersize=5, label="the paper's")
     axes.set_yticks(range(len(rows)), [table.rows[row].label for row in rows])
     axes.set_ylim(len(rows) - 0.3, -0.5)
-    axes.set_xlabel("-ln p(x) of the test set, nats (lower is better)")
+    axes.set_xlabel(MEASURES[table.measure].axis)
     axes.set_title(table.title, fontsize=10, loc="left")
     axes.grid(axis="x", alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=8, frameon=False)
-    return figure
+
+
+def _curves(axes: Any, table: Table, sizes: Mapping[str, Records]) -> None:
+    """What the table compares against the training examples seen, a line for each row and seed of the largest size."""
+    records = list(sizes.values())[-1]
+    for number, (row, seeds) in enumerate(records.items()):
+        for place, record in enumerate(seeds.values()):
+            label = table.rows[row].label if place == 0 else None
+            axes.plot(*zip(*record.curve, strict=True), color=f"C{number}", linewidth=1, label=label)
+    axes.set_xscale("log")
+    axes.set_xlabel("training examples seen")
+    axes.set_ylabel(f"{MEASURES[table.measure].label} of the validation examples")
+    axes.grid(alpha=0.3)
 
 
 def _line(cells: Sequence[str]) -> str:

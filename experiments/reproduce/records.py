@@ -15,12 +15,12 @@ RESULTS = Path(__file__).parent / "results"
 class Record(NamedTuple):
     """A trained and measured seed of a row."""
 
-    value: float  # -ln p(x) of the test set, nats, from importance samples: an upper bound in expectation
-    standard_error: float  # of it, over the examples whose ln p(x) was estimated
+    value: float  # what the table compares; see `measures`
+    standard_error: float | None  # of it, over the examples
     negative_elbo: float  # of the whole test set
     active_units: int
-    unreliable: float  # share of those examples whose Pareto k says that their estimate cannot be trusted
-    num_examples: int  # whose ln p(x) was estimated
+    unreliable: float | None  # share of the examples whose Pareto k says that their estimate cannot be trusted
+    num_examples: int  # that were asked for, of the test set
     num_samples: int  # importance samples of each
     train_seconds: float  # where the seeds are one program, the share of this one
     measure_seconds: float
@@ -28,6 +28,8 @@ class Record(NamedTuple):
     experiment: dict[str, str]  # its file and the checksum of that
     data: dict[str, str]  # name and checksum
     environment: dict[str, Any]  # versions, device, processor, commit and date
+    scores: dict[str, float] = {}  # noqa: RUF012 (never changed) what else was measured, by its name
+    curve: list[list[float]] = []  # noqa: RUF012 training examples seen, and what the table compares, as it came
 
 
 # Row to seed to what came of it.

@@ -1,4 +1,4 @@
-"""A row at a size: its seeds trained, or taken up where they were left, and ln p(x) of its test set estimated."""
+"""A row at a size: its seeds trained, or taken up where they were left, and measured."""
 
 import dataclasses
 import hashlib
@@ -7,39 +7,25 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from vaejax import outcome, run, sweep
-from vaejax.assess import Wanted, bounds
-from vaejax.assess.subject import Subject
-from vaejax.evaluation import pareto_threshold
-from vaejax.experiment import Experiment, experiment_path, load_experiment
+from vaejax.experiment import experiment_path, load_experiment
 from vaejax.folder import read_config
-from vaejax.outcome import Measured
 from vaejax.program import final_params
-from vaejax.progress import TrainingProgress, step_progress
+from vaejax.progress import TrainingProgress
 from vaejax.results import read_measured
 from vaejax.settings import Running, settings_from
+from vaejax.trainer import METRICS
 from vaejax.training import Report, TrainState
-from vaejax.types import Params
+from vaejax.writers.json_lines import read_json_lines
 
 from ..benchmarks.report import environment
+from .measures import Measure, Trained
 from .records import Record
 from .tables import Row, Size
-
-
-class Trained(NamedTuple):
-    """A trained seed."""
-
-    seed: int
-    settings: Any
-    experiment: Experiment
-    params: Params
-    measured: Measured
-    config: dict[str, Any]  # that of its run
-    seconds: float  # of training
 
 
 def settings_of(row: Row, size: Size, module: Any, seed: int) -> Any:
@@ -92,7 +78,7 @@ def missing_seeds(row: Row, size: Size, kept: Mapping[int, Record]) -> list[int]
     return [seed for seed in range(size.num_seeds) if not is_kept(seed)]
 
 
-def run_row(row: Row, size: Size, seeds: Sequence[int], folder: Path) -> Iterator[tuple[int, Record]]:
+def run_row(row: Row, size: Size, measure: Measure, seeds: Sequence[int], folder: Path) -> Iterator[tuple[int, Record]]:
     """Train and measure the seeds, each as soon as it can be; what an earlier call left in the folder goes on.
 
     Raises:
@@ -101,7 +87,7 @@ def run_row(row: Row, size: Size, seeds: Sequence[int], folder: Path) -> Iterato
     """
     train = train_together if size.together else train_alone
     for trained in train(row, size, seeds, folder):
-        yield trained.seed, measure(row, size, trained)
+        yield trained.seed, record_of(row, size, measure, trained)
 
 
 def train_alone(row: Row, size: Size, seeds: Sequence[int], folder: Path) -> Iterator[Trained]:
@@ -115,7 +101,10 @@ def train_alone(row: Row, size: Size, seeds: Sequence[int], folder: Path) -> Ite
         assert result is not None
         opened = run.open_run(result.folder)
         measured = read_measured(result.folder)
-        yield Trained(seed, settings, opened.experiment, opened.params, measured, opened.config, result.seconds)
+        history = read_json_lines(result.folder / METRICS)
+        yield Trained(
+            seed, settings, opened.experiment, opened.params, measured, opened.config, result.seconds, history
+        )
 
 
 def train_together(row: Row, size: Size, seeds: Sequence[int], folder: Path) -> Iterator[Trained]:
@@ -139,24 +128,17 @@ def say_step(report: Report, state: TrainState) -> None:
     print(f"step {report.step}  loss of each seed {losses}", file=sys.stderr, flush=True)
 
 
-def measure(row: Row, size: Size, trained: Trained) -> Record:
-    """-ln p(x) of the whole test set, and what is needed to make the figure again."""
+def record_of(row: Row, size: Size, measure: Measure, trained: Trained) -> Record:
+    """What the table compares, and what is needed to make the figure again."""
     start = time.perf_counter()
-    subject = Subject(trained.experiment, trained.params, trained.measured)
-    wanted = Wanted(num_samples=size.num_samples, num_examples=size.num_examples)
-    wanted.check()
-    _, found = bounds.likelihood(subject, wanted, step_progress)
-    value, error = of_whole_test_set(
-        trained.measured.figures["negative_elbo"], -found["log_likelihood"], -found["elbo"]
-    )
+    taken = measure.take(size, trained)
     return Record(
-        value=value,
-        standard_error=error,
+        value=taken.value,
+        standard_error=taken.standard_error,
         negative_elbo=float(np.mean(trained.measured.figures["negative_elbo"], dtype=np.float64)),
         active_units=trained.measured.active_units(),
-        # A tail that could not be fitted is none to trust.
-        unreliable=float(np.mean(~(found["pareto_k"] <= pareto_threshold(size.num_samples)))),
-        num_examples=len(found["number"]),
+        unreliable=taken.unreliable,
+        num_examples=size.num_examples,
         num_samples=size.num_samples,
         train_seconds=trained.seconds,
         measure_seconds=time.perf_counter() - start,
@@ -164,23 +146,6 @@ def measure(row: Row, size: Size, trained: Trained) -> Record:
         experiment={"name": row.experiment, "sha256": trained.config["source"]},
         data=trained.config["data"],
         environment=environment(),
+        scores=dict(taken.scores),
+        curve=[list(point) for point in taken.curve],
     )
-
-
-def of_whole_test_set(negative_elbo: np.ndarray, estimated: np.ndarray, its_elbo: np.ndarray) -> tuple[float, float]:
-    """The mean of -ln p(x) over N test examples from that of n of them, and its standard error.
-
-    `mean_N(-ELBO) - mean_n(ln p(x) - ELBO)`. The ELBO is known of all examples and takes with it most of what differs
-    between them, so that a thousand of ten thousand tell the mean to a tenth of the error that they have by themselves.
-    The error is that of the second mean: the first has that of a draw of the ELBO, some hundredths of a nat.
-
-    Args:
-      negative_elbo: `[N]`, of all examples, each from a draw or a few.
-      estimated: `[n]`, -ln p(x) of some of them, chosen at random; all of them: their mean is taken as it is.
-      its_elbo: `[n]`, the -ELBO from the same samples.
-    """
-    negative_elbo, estimated, its_elbo = (each.astype(np.float64) for each in (negative_elbo, estimated, its_elbo))
-    if len(estimated) == len(negative_elbo):
-        return float(estimated.mean()), float(estimated.std(ddof=1) / len(estimated) ** 0.5)
-    difference = estimated - its_elbo
-    return float(negative_elbo.mean() + difference.mean()), float(difference.std(ddof=1) / len(difference) ** 0.5)
