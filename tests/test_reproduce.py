@@ -209,6 +209,52 @@ def test_the_page_says_what_was_run_and_what_was_not(done, place):
     assert "SIZE=quick" in nothing
 
 
+def test_a_bound_is_measured_on_the_way_too(place):
+    watched = {"epochs": 3, "training": {"validation_size": 8}}
+    table = TABLE._replace(measure="bound", sizes={"quick": SIZE._replace(settings=watched, goals={"wide": 20.0})})
+    assert place.run("tiny", table=table) == 0
+    for seeds in place.kept().values():
+        for record in seeds.values():
+            # 25 steps of 4 examples an epoch.
+            assert [examples for examples, _ in record.curve] == [100.0, 200.0, 300.0]
+            assert all(5.0 < value < 20.0 for _, value in record.curve)
+            assert record.value == pytest.approx(record.negative_elbo)
+            assert 0 < record.standard_error < 2
+            assert record.unreliable is None
+    said = place.page.read_text()
+    assert "| row | -ELBO | the paper's | difference | goal | active units |" in said
+    assert "Pareto k too high |" not in said
+    assert "-ELBO |" in said.split("## Where each figure")[1]
+    axes = page.picture(table, {"quick": place.kept()}).axes
+    assert axes[1].get_ylabel() == "-ELBO of the validation examples"
+    assert len(axes[1].lines) == 4
+
+
+def scored(**values):
+    return {
+        row: {seed: record._replace(scores={"SAP": 0.25 + seed}, standard_error=None, unreliable=None, data={"name": "tiny", "sha256": "ab"}, environment=ENVIRONMENT) for seed, record in seeds.items()}
+        for row, seeds in rows_of(**values).items()
+    }  # fmt: skip
+
+
+ENVIRONMENT = {"versions": {}, "python": "3", "device": "cpu", "processor": "p", "cores": 1, "commit": "c", "date": "2026-01-01"}  # fmt: skip
+
+
+def test_of_a_score_the_higher_is_the_better():
+    table = TABLE._replace(
+        measure="disentanglement", sizes={"quick": SIZE._replace(goals={"wide": 0.3, "narrow": 0.3})}
+    )
+    kept = {"tiny": {"quick": scored(wide=(0.5, 0.52), narrow=(0.1, 0.12))}}
+    said = page.page({"tiny": table}, kept)
+    assert "| row | MIG | the paper's | difference | goal | -ELBO | SAP | active units |" in said
+    assert "| three latents (`wide`) | 0.51 ± 0.01 | 9.00 (Table 9) | -8.49 | 0.30: reached | 95.00 | 0.75 |" in said
+    assert "| 0.30: missed |" in said
+    assert "- three latents, above one latent: +0.40 ± 0.01, holds." in said
+    assert "- one latent, no worse than three latents: -0.40 ± 0.01, does not hold." in said
+    origins = page.provenance({"tiny": table}, kept)
+    assert "| `wide` | 0 | 0.50 | tiny `ab` |" in origins
+
+
 def test_a_row_with_some_of_its_seeds_says_which_are_missing(done, place):
     path = records.path_of("tiny", "quick", place.folder / "results")
     records.write_record(path, "wide", 1, done.kept()["wide"][1])

@@ -71,20 +71,27 @@ PICTURES = {
     "digits_ae": {"reconstructions.png", "curves.png", "traversals.png", "interpolations.png", "latents.png"},
     "digits_vae_2d": GENERATIVE | {"manifold.png"},
     "mnist_vae": GENERATIVE,
+    "mnist_aevb": GENERATIVE,
+    "dsprites_vae": GENERATIVE,
     "mnist_iwae": GENERATIVE,
     "mnist_iwae_two_layers": GENERATIVE - {"kl_per_axis.png"},
     **{f"static_mnist_{method}": GENERATIVE for method in ("vae", "iwae")},
     # No closed divergence: no bars.
-    **{f"static_mnist_{method}": GENERATIVE - {"kl_per_axis.png"} for method in ("vamp", "flow")},
+    **{f"static_mnist_{method}": GENERATIVE - {"kl_per_axis.png"} for method in ("vamp", "flow", "vampprior")},
+    "static_mnist_vampprior_two_levels": GENERATIVE - {"kl_per_axis.png"},
 }
 LARGE = {
     "mnist_vae": [],
+    "mnist_aevb": [],
+    "dsprites_vae": [],
     "mnist_iwae": ["--num-samples", "2"],
     "mnist_iwae_two_layers": ["--num-samples", "2"],
     "static_mnist_vae": ["--report-samples", "2"],
     "static_mnist_iwae": ["--report-samples", "2", "--num-samples", "2"],
     "static_mnist_vamp": ["--report-samples", "2", "--pseudo-inputs", "3"],
     "static_mnist_flow": ["--report-samples", "2", "--flow-hidden-size", "8"],
+    "static_mnist_vampprior": ["--report-samples", "2", "--pseudo-inputs", "3", "--hidden-sizes", "8", "6"],
+    "static_mnist_vampprior_two_levels": ["--report-samples", "2", "--pseudo-inputs", "3", "--hidden-sizes", "8", "6"],
 }
 
 
@@ -95,7 +102,7 @@ def test_every_experiment_is_tested():
 # Those on 60,000 images take long without optimizations.
 SLOW = set(LARGE)
 # What is called mnist must be MNIST, and these take nothing else.
-REAL = {"mnist_iwae", "mnist_iwae_two_layers"}
+REAL = {"mnist_iwae", "mnist_iwae_two_layers", "dsprites_vae"}
 
 
 @pytest.mark.parametrize(
@@ -107,7 +114,7 @@ def test_every_experiment_runs_and_writes_its_folder(name, tmp_path, mnist_folde
         pytest.skip("VAEJAX_DATA names no folder")
     files = os.environ["VAEJAX_DATA"] if name in REAL else str(mnist_folder)
     # A set of one's own is named by its path.
-    where = "--dataset" if name == "mnist_vae" else "--folder"
+    where = "--dataset" if name in ("mnist_vae", "mnist_aevb") else "--folder"
     extra = [where, files, "--batch-size", "5000", *LARGE[name]] if name in LARGE else []
     extra += ["--dataset", str(few_images)] if name == "image_vae" else []
     assert cli.main(["train", name, *QUICK, *extra, "--output", str(folder)]) == 0
@@ -129,7 +136,8 @@ def test_every_experiment_runs_and_writes_its_folder(name, tmp_path, mnist_folde
     assert len(lines) == 2
     assert {"step", "loss", "reconstruction", "gradient_norm"} <= set(lines[0])
     # A flow and a hierarchy have no mean and no closed divergence, and a bound of several samples only estimates one.
-    assert ("active_units" in lines[0]) == (name not in ("static_mnist_flow", "mnist_iwae_two_layers"))
+    without_mean = ("static_mnist_flow", "mnist_iwae_two_layers", "static_mnist_vampprior_two_levels")
+    assert ("active_units" in lines[0]) == (name not in without_mean)
     if name in ("digits_vae", "digits_vae_2d", "mnist_vae", "static_mnist_vae"):
         np.testing.assert_allclose(sum(lines[1]["kl_per_axis"]), lines[1]["kl"], rtol=1e-4)
     results = json.loads((folder / "results.json").read_text())
