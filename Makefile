@@ -107,7 +107,7 @@ figures: $(venv)/.train ## draw the picture of the README again
 methods: $(venv)/.train ## train every method of the README's table
 	@$(run)/python -m experiments.methods $(ARGS)
 
-reproduce: $(venv)/.train ## run the rows of TABLE (iwae, vamp) at SIZE (quick) that are missing, and write experiments/RESULTS.md
+reproduce: $(venv)/.train ## run the rows of TABLE (iwae, vamp, ...) at SIZE (quick) that are missing, and write experiments/RESULTS.md
 	@$(run)/python -m experiments.reproduce $(TABLE) --size $(SIZE) $(ARGS)
 
 constraints: ## resolve the versions that are tested together again (needs uv)

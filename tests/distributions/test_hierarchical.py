@@ -9,7 +9,7 @@ import pytest
 from jax.tree_util import Partial
 
 import vaejax
-from vaejax import Bernoulli, Delta, Hierarchical, MultivariateNormal, Normal, standard_normal
+from vaejax import Bernoulli, Delta, Hierarchical, MultivariateNormal, Normal, markov_chain, standard_normal
 
 # In double precision, which a test under x64 keeps.
 LOC, SCALE = np.array([0.3, -1.2, 0.7]), np.array([0.5, 1.5, 0.8])
@@ -200,3 +200,54 @@ def test_a_point_among_its_parts_is_a_point(key):
     q = Hierarchical(Delta(LOC), lambda z: Normal(z, 1.0))
     with pytest.raises(TypeError, match="is a point and has no density"):
         vaejax.importance_bound(key, jnp.zeros(3), lambda x: q, lambda z: Normal(z[..., :3], 1.0), num_samples=2)
+
+
+def scaled(params, z):
+    return Normal(z[..., :2] @ params["matrix"], params["scale"])
+
+
+STEPS = [
+    {"matrix": np.array([[0.4, -1.1, 0.2], [0.9, 0.2, -0.5]]), "scale": 0.7},
+    {"matrix": np.array([[1.4, -0.1], [-0.9, 0.3]]), "scale": 1.3},
+]
+
+
+def three_layers(reverse=False, first=None):
+    steps = [Partial(scaled, jax.tree.map(jnp.asarray, params)) for params in STEPS]
+    return markov_chain(Normal(jnp.array([0.5, -0.5]), 0.9) if first is None else first, *steps, reverse=reverse)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_chain_of_three_layers_has_their_densities(x64, key, reverse):
+    z_1, z_2, z_3 = (
+        jax.random.normal(each, (6, size)) for each, size in zip(jax.random.split(key, 3), (2, 3, 2), strict=True)
+    )
+    expected = Normal(jnp.array([0.5, -0.5]), 0.9).log_prob(z_1)
+    for params, given, z in zip(STEPS, (z_1, z_2), (z_2, z_3), strict=True):
+        expected += Normal(given[:, :2] @ params["matrix"], params["scale"]).log_prob(z)
+    together = jnp.concatenate([z_3, z_2, z_1] if reverse else [z_1, z_2, z_3], axis=-1)
+    chex.assert_trees_all_close(three_layers(reverse).log_prob(together), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_chain_is_drawn_from_its_first_layer_on(key, reverse):
+    """Of exact layers, each is the mean that the one before gives it."""
+    steps = [Partial(scaled, {**params, "scale": 1e-6}) for params in STEPS]
+    first = Normal(jnp.array([0.5, -0.5]), 0.9)
+    z, log_prob = markov_chain(first, *steps, reverse=reverse).sample_and_log_prob(key, (50,))
+    parts = [z[:, 5:], z[:, 2:5], z[:, :2]] if reverse else [z[:, :2], z[:, 2:5], z[:, 5:]]
+    for params, given, found in zip(STEPS, parts[:-1], parts[1:], strict=True):
+        chex.assert_trees_all_close(found, given[:, :2] @ params["matrix"], atol=1e-4)
+    assert jnp.std(parts[0][:, 0]) > 0.5
+    assert log_prob.shape == (50,)
+
+
+def test_a_chain_of_one_layer_is_that_layer():
+    first = Normal(jnp.zeros(2), 1.0)
+    assert markov_chain(first) is first
+
+
+def test_a_chain_is_a_pytree_whose_parameters_have_gradients(key):
+    gradient = jax.jit(jax.grad(lambda q, z: jnp.sum(q.log_prob(z))))(three_layers(), jax.random.normal(key, (4, 7)))
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient))
+    assert jax.tree.structure(gradient) == jax.tree.structure(three_layers())

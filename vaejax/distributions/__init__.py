@@ -21,7 +21,7 @@ from vaejax.distributions.delta import Delta
 from vaejax.distributions.discretized_logistic import DiscretizedLogistic, discretized_logistic_mixture
 from vaejax.distributions.divergences import by_axis, kl_divergence, kl_per_axis
 from vaejax.distributions.hamiltonian import HamiltonianPosterior
-from vaejax.distributions.hierarchical import Hierarchical
+from vaejax.distributions.hierarchical import Hierarchical, markov_chain
 from vaejax.distributions.interop import as_native
 from vaejax.distributions.laplace import Laplace
 from vaejax.distributions.masked import Masked
@@ -77,6 +77,7 @@ __all__ = [
     "inverse_autoregressive_flow",
     "kl_divergence",
     "kl_per_axis",
+    "markov_chain",
     "masked_autoregressive_flow",
     "reparameterize",
     "sized",

@@ -125,6 +125,48 @@ class Hierarchical:
         return jnp.concatenate([z_2, z_1] if self.reverse else [z_1, z_2], axis=-1)
 
 
+def markov_chain(
+    first: Distribution, *transitions: Callable[[Array], Distribution], reverse: bool = False
+) -> Distribution:
+    """Any number of layers of latents as one: each is drawn given the one before it.
+
+    `log p(z) = log p(z_1) + sum_l log p(z_l | z_{l-1})`, `z = [z_1, ..., z_L]`
+
+    With `reverse`, `z = [z_L, ..., z_1]`. What goes upwards and what goes downwards between the same layers are then
+    distributions of the same z: a posterior `markov_chain(q_1, up_2, ..., up_L)` and a prior
+    `markov_chain(p_L, down, ..., down_1, reverse=True)`.
+
+    Args:
+      first: p(z_1), a distribution of vectors `[*B, D_1]`.
+      *transitions: z_{l-1} `[*S, *B, D_{l-1}]` to p(z_l|z_{l-1}), each as `Hierarchical` takes it.
+      reverse: the vector has the layers in the other order.
+
+    Returns:
+      A `Hierarchical` in which there are others, or `first` where nothing follows it.
+
+    Raises:
+      what `Hierarchical` does.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from vaejax import Normal
+    >>> step = jax.tree_util.Partial(lambda scale, z: Normal(z[..., :1], scale), jnp.array(0.5))
+    >>> markov_chain(Normal(jnp.zeros((8, 3)), 1.0), step, step).sample(jax.random.key(0)).shape
+    (8, 5)
+    """
+    if not transitions:
+        return first
+    following = _following_reversed if reverse else _following
+    return Hierarchical(first, jax.tree_util.Partial(following, transitions), reverse)
+
+
+def _following(transitions: tuple[Callable[[Array], Distribution], ...], z: Array) -> Distribution:
+    return markov_chain(transitions[0](z), *transitions[1:])
+
+
+def _following_reversed(transitions: tuple[Callable[[Array], Distribution], ...], z: Array) -> Distribution:
+    return markov_chain(transitions[0](z), *transitions[1:], reverse=True)
+
+
 def _draw(key: Array, part: Distribution, sample_shape: Shape) -> tuple[Array, Array]:
     together = getattr(part, "sample_and_log_prob", None)
     if callable(together):
