@@ -235,8 +235,8 @@ def test_widths_are_two(images, module):
 @MODULES
 def test_it_trains_by_the_paper_s_recipe_and_is_measured(images, tmp_path, module):
     words = ["--hidden-sizes", "8", "6", "--latent-size", "3", "--pseudo-inputs", "5", "--batch-size", "10"]
-    words += ["--recipe", "paper", "--epochs", "6", "--kl-epochs", "2", "--training.validation-size", "20"]
-    words += ["--training.patience", "2", "--training.patience-warm-up", "2", "--report-samples", "20"]
+    words += ["--recipe", "paper", "--epochs", "6", "--kl-epochs", "2", "--validation-size", "20"]
+    words += ["--patience", "2", "--patience-warm-up", "2", "--report-samples", "20"]
     assert cli.main(["train", module.__file__, *words, "--output", str(tmp_path / "run")]) == 0
     opened = run.open_run(tmp_path / "run")
     size = 43 if module is two_levels else 3
