@@ -72,6 +72,7 @@ PICTURES = {
     "digits_vae_2d": GENERATIVE | {"manifold.png"},
     "mnist_vae": GENERATIVE,
     "mnist_aevb": GENERATIVE,
+    "mnist_ladder": GENERATIVE - {"kl_per_axis.png"},
     "dsprites_vae": GENERATIVE,
     "mnist_iwae": GENERATIVE,
     "mnist_iwae_two_layers": GENERATIVE - {"kl_per_axis.png"},
@@ -83,6 +84,7 @@ PICTURES = {
 LARGE = {
     "mnist_vae": [],
     "mnist_aevb": [],
+    "mnist_ladder": ["--latent-size", "4", "--upper-sizes", "3", "--hidden-sizes", "8", "6"],
     "dsprites_vae": [],
     "mnist_iwae": ["--num-samples", "2"],
     "mnist_iwae_two_layers": ["--num-samples", "2"],
@@ -114,7 +116,7 @@ def test_every_experiment_runs_and_writes_its_folder(name, tmp_path, mnist_folde
         pytest.skip("VAEJAX_DATA names no folder")
     files = os.environ["VAEJAX_DATA"] if name in REAL else str(mnist_folder)
     # A set of one's own is named by its path.
-    where = "--dataset" if name in ("mnist_vae", "mnist_aevb") else "--folder"
+    where = "--dataset" if name in ("mnist_vae", "mnist_aevb", "mnist_ladder") else "--folder"
     extra = [where, files, "--batch-size", "5000", *LARGE[name]] if name in LARGE else []
     extra += ["--dataset", str(few_images)] if name == "image_vae" else []
     assert cli.main(["train", name, *QUICK, *extra, "--output", str(folder)]) == 0
@@ -136,7 +138,9 @@ def test_every_experiment_runs_and_writes_its_folder(name, tmp_path, mnist_folde
     assert len(lines) == 2
     assert {"step", "loss", "reconstruction", "gradient_norm"} <= set(lines[0])
     # A flow and a hierarchy have no mean and no closed divergence, and a bound of several samples only estimates one.
-    without_mean = ("static_mnist_flow", "mnist_iwae_two_layers", "static_mnist_vampprior_two_levels")
+    without_mean = (
+        "static_mnist_flow", "mnist_iwae_two_layers", "static_mnist_vampprior_two_levels", "mnist_ladder",
+    )  # fmt: skip
     assert ("active_units" in lines[0]) == (name not in without_mean)
     if name in ("digits_vae", "digits_vae_2d", "mnist_vae", "static_mnist_vae"):
         np.testing.assert_allclose(sum(lines[1]["kl_per_axis"]), lines[1]["kl"], rtol=1e-4)

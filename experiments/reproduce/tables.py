@@ -54,7 +54,7 @@ class Table(NamedTuple):
 
 def tables() -> dict[str, Table]:
     """All of them, by the names by which `make reproduce TABLE=` asks for them."""
-    from . import aevb, bounds, dsprites, flow, iwae, vamp  # noqa: PLC0415 (they are written with the types above)
+    from . import aevb, bounds, dsprites, flow, iwae, ladder, vamp  # noqa: PLC0415 (they are written with the types above)
 
     return {
         "aevb": aevb.TABLE,
@@ -62,5 +62,6 @@ def tables() -> dict[str, Table]:
         "bounds": bounds.TABLE,
         "vamp": vamp.TABLE,
         "flow": flow.TABLE,
+        "ladder": ladder.TABLE,
         "dsprites": dsprites.TABLE,
     }
