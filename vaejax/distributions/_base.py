@@ -107,6 +107,15 @@ def abstract_draw(distribution: Any) -> jax.ShapeDtypeStruct:
     return jax.eval_shape(lambda: distribution.sample(jax.random.key(0)))
 
 
+def draw_with_density(distribution: Any, key: Array, sample_shape: Shape = ()) -> tuple[Array, Array | None]:
+    """A draw `[*S, *B, *E]`, and its log-density `[*S, *B]` where the distribution gives both at once; else None."""
+    together = getattr(distribution, "sample_and_log_prob", None)
+    if callable(together):
+        z, log_prob = together(key, sample_shape)
+        return z, log_prob
+    return distribution.sample(key, sample_shape), None
+
+
 def is_level(value: Array, num_levels: int) -> Array:
     """Elementwise: an integer from 0 to `num_levels - 1`."""
     # In float32: as a uint8 the level count 256 would wrap around to 0.

@@ -7,7 +7,14 @@ import jax
 import jax.numpy as jnp
 
 from vaejax.checks import check_callable, check_distribution, check_support, is_array
-from vaejax.distributions._base import abstract_draw, distribution, draw_shape, event_ndims_of, static
+from vaejax.distributions._base import (
+    abstract_draw,
+    distribution,
+    draw_shape,
+    draw_with_density,
+    event_ndims_of,
+    static,
+)
 from vaejax.types import Array, Distribution, Shape
 
 
@@ -85,14 +92,20 @@ class Hierarchical:
 
     def sample(self, key: Array, sample_shape: Shape = ()) -> Array:
         """Draw `[*S, *B, D_1 + D_2]`."""
-        return self.sample_and_log_prob(key, sample_shape)[0]
+        draw_shape("Hierarchical", key, sample_shape, (), 0)
+        first_key, second_key = jax.random.split(key)
+        z_1 = self.first.sample(first_key, sample_shape)
+        return self._joined(z_1, self.second(z_1).sample(second_key))
 
     def sample_and_log_prob(self, key: Array, sample_shape: Shape = ()) -> tuple[Array, Array]:
         """A draw `[*S, *B, D_1 + D_2]` and its log-density `[*S, *B]`."""
         draw_shape("Hierarchical", key, sample_shape, (), 0)
         first_key, second_key = jax.random.split(key)
-        z_1, log_p_1 = _draw(first_key, self.first, sample_shape)
-        z_2, log_p_2 = _draw(second_key, self.second(z_1), ())
+        z_1, log_p_1 = draw_with_density(self.first, first_key, sample_shape)
+        log_p_1 = self.first.log_prob(z_1) if log_p_1 is None else log_p_1
+        second = self.second(z_1)
+        z_2, log_p_2 = draw_with_density(second, second_key)
+        log_p_2 = second.log_prob(z_2) if log_p_2 is None else log_p_2
         return self._joined(z_1, z_2), log_p_1 + log_p_2
 
     def log_prob(self, value: Array) -> Array:
@@ -165,11 +178,3 @@ def _following(transitions: tuple[Callable[[Array], Distribution], ...], z: Arra
 
 def _following_reversed(transitions: tuple[Callable[[Array], Distribution], ...], z: Array) -> Distribution:
     return markov_chain(transitions[0](z), *transitions[1:], reverse=True)
-
-
-def _draw(key: Array, part: Distribution, sample_shape: Shape) -> tuple[Array, Array]:
-    together = getattr(part, "sample_and_log_prob", None)
-    if callable(together):
-        return together(key, sample_shape)
-    z = part.sample(key, sample_shape)
-    return z, part.log_prob(z)

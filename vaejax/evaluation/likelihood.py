@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from vaejax.checks import check_callable, check_count, check_distribution, check_key
 from vaejax.distributions import standard_normal
+from vaejax.distributions._base import draw_with_density
 from vaejax.evaluation.pareto import pareto_k, tail_length
 from vaejax.evaluation.weights import (
     WeightSums,
@@ -115,8 +116,7 @@ def importance_log_likelihood(
 
 def _log_weight(key: Array, x: Any, q: Distribution, decode: Decode, prior: Distribution) -> Array:
     """One draw's `log p(x|z) + log p(z) - log q(z|x)`, `[*B]`."""
-    together = getattr(q, "sample_and_log_prob", None)
-    z, log_q = together(key) if callable(together) else (q.sample(key), None)
+    z, log_q = draw_with_density(q, key)
     log_q = q.log_prob(z) if log_q is None else log_q
     p = decode(z)
     check_distribution("decode must return", p)

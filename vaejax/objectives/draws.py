@@ -6,6 +6,7 @@ import jax
 
 from vaejax.checks import check_distribution
 from vaejax.distributions import Normal, as_native
+from vaejax.distributions._base import draw_with_density
 from vaejax.types import Array, Distribution, Shape
 
 
@@ -23,8 +24,7 @@ def draw(key: Array, q: Any, sample_shape: Shape = ()) -> tuple[Array, Array | N
             f"encode must return a posterior that can be reparameterized, such as Normal; the draws of "
             f"{type(native).__name__} have no gradient to its parameters, so the encoder would not learn"
         )
-    together = getattr(q, "sample_and_log_prob", None)
-    z, log_q = together(key, sample_shape) if callable(together) else (q.sample(key, sample_shape), None)
+    z, log_q = draw_with_density(q, key, sample_shape)
     if z.size == 0:
         raise ValueError(f"encode must return a posterior with at least one latent; its draws have shape {z.shape}")
     return z, log_q
