@@ -115,7 +115,7 @@ def compose(
 
 
 def _check(settings: Settings) -> None:
-    if settings.beta != 1.0 or settings.kl_schedule is not experiment.KlSchedule.CONSTANT:
+    if settings.beta != 1.0 or settings.kl_schedule != experiment.KlSchedule.CONSTANT:
         raise ValueError(
             f"beta and kl_schedule must be 1 and constant, since the table has no weights; got {settings.beta} and "
             f"{settings.kl_schedule}"
@@ -199,7 +199,7 @@ def glorot(params: Params, key: Array, outputs_of_last: Mapping[str, int]) -> Pa
 
 def optimizer_of(settings: Settings, dataset: data.Dataset) -> optax.GradientTransformation:
     """The optimizer of a recipe."""
-    if settings.recipe is Recipe.MODERN:
+    if settings.recipe == Recipe.MODERN:
         return experiment.make_optimizer(settings, dataset)
     rate = paper_rates(settings.num_steps(dataset))
     return optax.chain(adam_from_ones(settings.batch_size), optax.scale_by_learning_rate(rate))

@@ -344,6 +344,13 @@ def test_what_was_measured_is_shown_where_it_cannot_be_kept(finished_run, capsys
     assert message == f"vaejax: error: [Errno 27] File too large: '{finished_run}'"
 
 
+@pytest.fixture
+def no_progress(monkeypatch):
+    """On a slow machine a command says besides how far it is."""
+    monkeypatch.setattr(progress, "LINES", 0)
+
+
+@pytest.mark.usefixtures("no_progress")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_a_command_and_leaves_nothing(number, finished_run, capsys, monkeypatch):
     before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
@@ -416,9 +423,8 @@ def test_samples_and_the_mixture_have_keys_of_their_own(finished_run, tmp_path, 
     assert jax.random.key_data(keys[0]).tolist() == jax.random.key_data(expected).tolist()
 
 
-def test_what_takes_seconds_says_so_in_a_line_each(finished_runs, finished_run, tmp_path, capsys, monkeypatch):
-    # On a slow machine each says besides how far it is.
-    monkeypatch.setattr(progress, "LINES", 0)
+@pytest.mark.usefixtures("no_progress")
+def test_what_takes_seconds_says_so_in_a_line_each(finished_runs, finished_run, tmp_path, capsys):
     a, b = finished_runs
     said = {
         ("generate", finished_run, "--mixture", 2): [
