@@ -350,7 +350,16 @@ def no_progress(monkeypatch):
     monkeypatch.setattr(progress, "LINES", 0)
 
 
-@pytest.mark.usefixtures("no_progress")
+@pytest.fixture
+def no_handlers():
+    """As a shell starts a program: under nohup SIGHUP would be ignored."""
+    kept = {each: signal.signal(each, signal.SIG_DFL) for each in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("no_progress", "no_handlers")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_a_command_and_leaves_nothing(number, finished_run, capsys, monkeypatch):
     before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
