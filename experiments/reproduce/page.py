@@ -230,8 +230,8 @@ def _points(axes: Any, table: Table, sizes: Mapping[str, Records], rows: Sequenc
 def _curves(axes: Any, table: Table, sizes: Mapping[str, Records]) -> None:
     """What the table compares against the training examples seen, a line for each row and seed of the largest size."""
     records = list(sizes.values())[-1]
-    for number, (row, seeds) in enumerate(records.items()):
-        for place, record in enumerate(seeds.values()):
+    for number, row in enumerate(row for row in table.rows if row in records):
+        for place, record in enumerate(records[row].values()):
             label = table.rows[row].label if place == 0 else None
             axes.plot(*zip(*record.curve, strict=True), color=f"C{number}", linewidth=1, label=label)
     axes.set_xscale("log")
