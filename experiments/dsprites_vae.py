@@ -88,11 +88,11 @@ def build(settings: Settings) -> experiment.Experiment:
         dataset=dataset,
         model=model,
         prepare=lambda key, images: jnp.asarray(images),
-        objective=objective_of(settings, dataset, model),
+        objective=on(model, settings.num_samples, recipe_of(settings, dataset)),
         optimizer=experiment.make_optimizer(settings, dataset),
         prior=lambda params: vaejax.standard_normal.expand((settings.latent_size,)),
         # Whatever is trained, the evidence lower bound is what is reported.
-        report=on(model, lambda: partial(recipes.vae(), num_samples=settings.num_samples)),
+        report=on(model, settings.num_samples, recipes.vae),
         couples_batch=settings.method not in (Method.VAE, Method.BETA_VAE),
     )
     if settings.method == Method.ANNEALED_VAE:
@@ -101,35 +101,32 @@ def build(settings: Settings) -> experiment.Experiment:
     return with_discriminator(settings, built) if settings.method == Method.FACTOR_VAE else built
 
 
-def on(model: nets.Model, make: Any) -> Any:
+def on(model: nets.Model, num_samples: int, make: Any) -> Any:
     """A method on the nets; what is scheduled makes the method."""
 
     def objective(params: Params, key: Array, x: Array, **scheduled: Array) -> Any:
-        return make(**scheduled)(key, x, partial(model.encode, params), partial(model.decode, params))
+        encode, decode = partial(model.encode, params), partial(model.decode, params)
+        return make(**scheduled)(key, x, encode, decode, num_samples=num_samples)
 
     return objective
 
 
-def objective_of(settings: Settings, dataset: data.Dataset, model: nets.Model) -> Any:
-    """The objective of every method but Factor VAE, which is that of a VAE until it gets its discriminator."""
-    weight, samples = settings.weight, {"num_samples": settings.num_samples}
+def recipe_of(settings: Settings, dataset: data.Dataset) -> Any:
+    """What makes the method: a function of what is scheduled. Factor VAE is a VAE until it gets its discriminator."""
+    weight = settings.weight
     match settings.method:
         case Method.VAE | Method.FACTOR_VAE:
-            return on(model, lambda: partial(recipes.vae(), **samples))
+            return recipes.vae
         case Method.BETA_VAE:
-            return on(model, lambda: partial(recipes.beta_vae(beta=weight), **samples))
+            return partial(recipes.beta_vae, beta=weight)
         case Method.ANNEALED_VAE:
-            return on(model, lambda target=weight: partial(recipes.capacity_vae(target=target), **samples))
+            return partial(recipes.capacity_vae, target=weight)
         case Method.BETA_TC_VAE:
-            size = settings.num_training(dataset)
-            recipe = recipes.beta_tc_vae(dataset_size=size, total_correlation=weight)
-            return on(model, lambda: partial(recipe, **samples))
+            return partial(recipes.beta_tc_vae, dataset_size=settings.num_training(dataset), total_correlation=weight)
         case Method.DIP_VAE_I:
-            recipe = recipes.dip_vae_i(off_diagonal=weight, diagonal=10 * weight)
-            return on(model, lambda: partial(recipe, **samples))
+            return partial(recipes.dip_vae_i, off_diagonal=weight, diagonal=10 * weight)
         case Method.DIP_VAE_II:
-            recipe = recipes.dip_vae_ii(off_diagonal=weight, diagonal=weight)
-            return on(model, lambda: partial(recipe, **samples))
+            return partial(recipes.dip_vae_ii, off_diagonal=weight, diagonal=weight)
 
 
 class Discriminator(nnx.Module):
@@ -157,8 +154,8 @@ def with_discriminator(settings: Settings, built: experiment.Experiment) -> expe
     def objective(params: Params, key: Array, x: Array) -> Any:
         noise_key, shuffle_key = jax.random.split(key)
         frozen = jax.lax.stop_gradient(params["discriminator"])
-        recipe = recipes.factor_vae(discriminate=partial(net.apply, frozen), weight=settings.weight)
-        terms = on(built.model, lambda: partial(recipe, num_samples=settings.num_samples))(params, noise_key, x)
+        recipe = partial(recipes.factor_vae, discriminate=partial(net.apply, frozen), weight=settings.weight)
+        terms = on(built.model, settings.num_samples, recipe)(params, noise_key, x)
         codes = terms.latents.reshape(-1, settings.latent_size)
         loss = discriminator_loss(partial(net.apply, params["discriminator"]), codes, permute_axes(shuffle_key, codes))
         # Only its gradient: the value stays that of the model.

@@ -56,10 +56,7 @@ def _table(name: str, table: Table, kept: Mapping[str, Records]) -> str:
 
 
 def _rows(table: Table, size: Size, records: Records) -> list[str]:
-    rows = [_row(table, size, name, seeds) for name, seeds in records.items()]
-    # Only what some row has a figure for.
-    columns = [name for name in rows[0] if any(row[name] for row in rows)]
-    return [_line(columns), _line(["---"] * len(columns)), *(_line([row[name] for name in columns]) for row in rows)]
+    return _grid([_row(table, size, name, seeds) for name, seeds in records.items()])
 
 
 def _row(table: Table, size: Size, name: str, seeds: Mapping[int, Record]) -> dict[str, str]:
@@ -159,9 +156,7 @@ def provenance(tables: Mapping[str, Table], kept: Kept) -> str:
                 if row in records
                 for seed, record in sorted(records[row].items())
             ]
-            columns = [column for column in rows[0] if any(row[column] for row in rows)]
-            lines += [_line(columns), _line(["---"] * len(columns))]
-            lines += [*(_line([row[column] for column in columns]) for row in rows), ""]
+            lines += [*_grid(rows), ""]
     return "\n".join(lines)
 
 
@@ -238,6 +233,12 @@ def _curves(axes: Any, table: Table, sizes: Mapping[str, Records]) -> None:
     axes.set_xlabel("training examples seen")
     axes.set_ylabel(f"{MEASURES[table.measure].label} of the validation examples")
     axes.grid(alpha=0.3)
+
+
+def _grid(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """Rows, each by the names of its columns, as a table of those columns in which something stands."""
+    columns = [name for name in rows[0] if any(row[name] for row in rows)]
+    return [_line(columns), _line(["---"] * len(columns)), *(_line([row[name] for name in columns]) for row in rows)]
 
 
 def _line(cells: Sequence[str]) -> str:

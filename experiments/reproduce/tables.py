@@ -28,6 +28,11 @@ class Size(NamedTuple):
     rows: Sequence[str] = ()  # those that are run at this size; all where none are named
 
 
+def near_published(rows: Mapping[str, Row], nats: float = 0.25) -> dict[str, float]:
+    """Goals for the rows that the paper has: its figure, and so much above it."""
+    return {name: round(row.published + nats, 2) for name, row in rows.items() if row.published is not None}
+
+
 class Claim(NamedTuple):
     """What the paper says of two rows."""
 
