@@ -20,7 +20,7 @@ from vaejax.distributions.autoregressive import (
     masked_autoregressive_flow,
     with_context,
 )
-from vaejax.distributions.bijectors import Chain, ElementwiseAffine, Inverse, Permutation, Reverse
+from vaejax.distributions.bijectors import LOOP_FROM, Chain, ElementwiseAffine, Inverse, Permutation, Reverse
 from vaejax.distributions.coupling import AffineCoupling, coupling_flow, init_net
 from vaejax.distributions.planar_radial import Planar, Radial, _planar_root
 from vaejax.distributions.transformed import Transformed
@@ -96,6 +96,11 @@ def mixed(key):
     return Chain(parts)
 
 
+def long_chain(key):
+    """Alike and many enough to be a loop."""
+    return Chain(tuple(planar(each, scale=0.7) for each in jax.random.split(key, LOOP_FROM)))
+
+
 FLOWS = {
     "planar": planar,
     "planar, nearly singular": squeezing,
@@ -113,6 +118,7 @@ FLOWS = {
     "iaf": iaf,
     "maf": maf,
     "mixed": mixed,
+    "long chain": long_chain,
 }
 # Variants of the others, which take a minute to compile.
 VARIANTS = {
@@ -179,6 +185,33 @@ def test_inverse_undoes_forward_and_has_its_log_det(x64, name):
 def test_a_mapped_flow_is_the_batched_one(x64, name):
     got = figures(name)
     chex.assert_trees_all_close(got["batched"]["both"], got["mapped"], atol=1e-7 if "singular" in name else 1e-10)
+
+
+@pytest.mark.parametrize("wide", [None, 0, 5], ids=["alike", "the first wider", "another wider"])
+def test_a_long_chain_is_its_bijectors_one_by_one(x64, key, wide):
+    flows = [planar(each) for each in jax.random.split(key, LOOP_FROM + 1)]
+    if wide is not None:
+        flows[wide] = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), flows[wide])
+    z = jnp.array([0.3, -0.7, 1.1])
+    y, total = z, 0.0
+    for flow in flows:
+        y, log_det = flow.forward(y)
+        total = total + log_det
+    chain = Chain(tuple(flows))
+    chex.assert_trees_all_close(chain.forward(z), (y, total), rtol=1e-12)
+    # A batch of points, where the chain has a batch of parameters: the way back meets them in another order.
+    chex.assert_trees_all_close(chain.inverse(y), (jnp.broadcast_to(z, y.shape), total), rtol=1e-9)
+    single = chain.forward(z.astype(jnp.float32))[0]
+    assert single.dtype == jnp.float64, "the parameters are in double precision"
+
+
+def test_what_there_is_to_compile_does_not_grow_with_a_chain():
+    def program(length, move):
+        flow = Chain((Planar(jnp.ones(2), jnp.ones(2), jnp.ones(())),) * length)
+        return str(jax.make_jaxpr(move)(flow, jnp.ones(2)))
+
+    for move in (lambda flow, z: flow.forward(z), lambda flow, z: flow.inverse(z)):
+        assert program(LOOP_FROM, move).count("tanh") == program(4 * LOOP_FROM, move).count("tanh")
 
 
 def test_shared_weights_take_any_batch(x64, key):

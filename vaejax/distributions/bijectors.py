@@ -15,6 +15,9 @@ from vaejax.types import Array, ArrayLike
 
 T = TypeVar("T")
 
+# From so many alike on, a chain is a loop over one of them: what there is to compile does not grow with their number.
+LOOP_FROM = 8
+
 
 class Bijector(Protocol):
     """An invertible, differentiable map of vectors `[*S, *B, D]`, which is the pytree of its parameters.
@@ -38,6 +41,8 @@ class Chain:
     """Bijectors one after the other, the first applied first.
 
     `y = f_L(...f_1(z))`, `log_det = sum_l log |det f_l'|`
+
+    Eight and more of one kind and shape, such as planar flows, are compiled as one in a loop.
 
     Args:
       bijectors: a tuple of at least one.
@@ -64,19 +69,33 @@ class Chain:
 
     def forward(self, z: Array) -> tuple[Array, Array]:
         """z to `(y, log_det)`, from the first bijector to the last."""
-        return _one_after_the_other([bijector.forward for bijector in self.bijectors], z)
+        return _one_after_the_other(lambda bijector, value: bijector.forward(value), self.bijectors, z)
 
     def inverse(self, y: Array) -> tuple[Array, Array]:
         """y to `(z, log_det)`, from the last bijector to the first."""
-        return _one_after_the_other([bijector.inverse for bijector in reversed(self.bijectors)], y)
+        return _one_after_the_other(lambda bijector, value: bijector.inverse(value), self.bijectors[::-1], y)
 
 
-def _one_after_the_other(maps: Sequence[Callable[[Array], tuple[Array, Array]]], value: Array) -> tuple[Array, Array]:
-    total: Array | float = 0.0
-    for one in maps:
-        value, log_det = one(value)
+def _one_after_the_other(
+    move: Callable[[Bijector, Array], tuple[Array, Array]], bijectors: Sequence[Bijector], value: Array
+) -> tuple[Array, Array]:
+    # The first by itself: what comes of it has the axes and the type that the value keeps from there on.
+    value, log_det = move(bijectors[0], value)
+    total, rest = jnp.asarray(log_det), bijectors[1:]
+    if len(bijectors) >= LOOP_FROM and all(_signature(each) == _signature(rest[0]) for each in rest):
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rest)
+        value, log_dets = jax.lax.scan(lambda value, each: move(each, value), value, stacked)
+        return value, total + jnp.sum(log_dets, axis=0)
+    for each in rest:
+        value, log_det = move(each, value)
         total = total + log_det
-    return value, jnp.asarray(total)
+    return value, total
+
+
+def _signature(bijector: Bijector) -> tuple[Any, list[tuple[Any, Any]]]:
+    """What bijectors share whose parameters can be stacked."""
+    leaves, structure = jax.tree.flatten(bijector)
+    return structure, [(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]
 
 
 @distribution
