@@ -6,9 +6,9 @@ Shows: what it is worth that the posterior of a layer knows its prior: `--poster
 Command: make reproduce TABLE=ladder, which trains and measures both; a single one is
   make train EXPERIMENT=mnist_ladder ARGS="--posterior upwards"
   with the files of MNIST where `mnist_vae` looks for them.
-Recipe: two layers of 512, 256, 128, 64 and 32 leaky rectifiers for each layer of latents, upwards and downwards, and a
-  weight of the KL term that rises to 1. It departs from the paper in having no batch normalisation: nets here are
-  functions of one example.
+Recipe: two layers of 512, 256, 128, 64 and 32 leaky rectifiers for each layer of latents, upwards and downwards,
+  variances that are the softplus of a linear layer, and a weight of the KL term that rises to 1. It departs from the
+  paper in having no batch normalisation: nets here are functions of one example.
 Expected: see experiments/RESULTS.md.
 Source: Sonderby et al. 2016, Ladder Variational Autoencoders.
 """
@@ -30,6 +30,9 @@ from vaejax import Bernoulli, Normal, experiment, markov_chain, nets, precision_
 from vaejax.types import Array, Distribution, Params
 
 mnist_vae = experiment.load_experiment(str(Path(__file__).parent / "mnist_vae.py"))
+
+# Added to every variance, so that a density stays finite.
+LEAST_VARIANCE = 1e-6
 
 
 class Posterior(enum.StrEnum):
@@ -164,5 +167,9 @@ def linear(inputs: int, size: int) -> nets.Net:
 
 
 def normal_of(raw: Array) -> Normal:
-    """The Normal of mean and log-scale, `[*B, D, 2]`."""
-    return Normal.from_log_scale(raw[..., 0], raw[..., 1], 1)
+    """The Normal of a mean and what the variance is the softplus of, `[*B, D, 2]`.
+
+    The log of a scale would not do: what a layer draws is what the next one sees, and a chain of exponentials diverges
+    while the KL term weighs next to nothing.
+    """
+    return Normal(raw[..., 0], jnp.sqrt(jax.nn.softplus(raw[..., 1]) + LEAST_VARIANCE), 1)

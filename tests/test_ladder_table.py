@@ -33,9 +33,9 @@ def leaky(net, x):
 
 
 def normal(raw):
-    """Mean and scale of what a net gives, which has them side by side for each latent."""
+    """Mean and scale of what a net gives, which has a mean and a raw variance side by side for each latent."""
     pairs = raw.reshape(*raw.shape[:-1], -1, 2)
-    return pairs[..., 0], np.exp(pairs[..., 1])
+    return pairs[..., 0], np.sqrt(np.logaddexp(0.0, pairs[..., 1]) + 1e-6)
 
 
 def head(params, level, seen):
