@@ -68,8 +68,10 @@ def reproduce(options: argparse.Namespace, table: Table) -> None:
         for seed, record in work.run_row(row, size, measure, seeds, folder) if seeds else ():
             records.write_record(path, name, seed, record)
         summary = records.summarize(records.read_records(path)[name])
+        goal = page.attained(table, size, name, summary)
         print(
-            f"{options.table} {options.size} {name}: {measure.label} {page.spelled(summary)} ({summary.count} seeds)",
+            f"{options.table} {options.size} {name}: {measure.label} {page.spelled(summary)} ({summary.count} seeds)"
+            + (f", goal {goal}" if goal else ""),
             flush=True,
         )
 

@@ -61,13 +61,12 @@ def _rows(table: Table, size: Size, records: Records) -> list[str]:
 
 def _row(table: Table, size: Size, name: str, seeds: Mapping[int, Record]) -> dict[str, str]:
     """What stands in each column."""
-    row, found, goal, measure = table.rows[name], summarize(seeds), size.goals.get(name), MEASURES[table.measure]
+    row, found, measure = table.rows[name], summarize(seeds), MEASURES[table.measure]
     cells = {"row": f"{row.label} (`{name}`)", measure.label: spelled(found), "the paper's": "", "difference": ""}
     if row.published is not None:
         cells["the paper's"] = f"{row.published:.2f}" + (f" ({row.stated})" if row.stated else "")
         cells["difference"] = f"{found.mean - row.published:+.2f}"
-    reached = goal is not None and (found.mean >= goal if measure.higher_is_better else found.mean <= goal)
-    cells["goal"] = "" if goal is None else f"{goal:.2f}: {'reached' if reached else 'missed'}"
+    cells["goal"] = attained(table, size, name, found)
     if measure.label != "-ELBO":
         cells["-ELBO"] = f"{_mean(seeds, lambda record: record.negative_elbo):.2f}"
     # The same for every seed, as the measure takes them.
@@ -86,6 +85,15 @@ def spelled(found: Summary) -> str:
     ('87.12 ± 0.05', '87.12')
     """
     return f"{found.mean:.2f}" + (f" ± {found.standard_error:.2f}" if math.isfinite(found.standard_error) else "")
+
+
+def attained(table: Table, size: Size, row: str, found: Summary) -> str:
+    """The goal of a row and whether its mean reaches it; nothing where it has none."""
+    goal = size.goals.get(row)
+    if goal is None:
+        return ""
+    reached = found.mean >= goal if MEASURES[table.measure].higher_is_better else found.mean <= goal
+    return f"{goal:.2f}: {'reached' if reached else 'missed'}"
 
 
 def _mean(seeds: Mapping[int, Record], of: Callable[..., float]) -> float:
