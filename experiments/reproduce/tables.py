@@ -19,7 +19,9 @@ class Size(NamedTuple):
 
     about: str  # what it takes and what it is for
     settings: Mapping[str, Any]  # what differs from the experiment's own, in every row
-    goals: Mapping[str, float] = {}  # of some rows: what their mean must reach
+    # What the mean of a row must reach: where the schedule is the paper's, its figure; elsewhere what the size is known
+    # to reach, with some room for other seeds and machines.
+    goals: Mapping[str, float] = {}
     num_seeds: int = 3
     # Where ln p(x) is compared:
     num_examples: int = 1000  # of the test set, whose ln p(x) is estimated
