@@ -187,11 +187,23 @@ def test_a_mapped_flow_is_the_batched_one(x64, name):
     chex.assert_trees_all_close(got["batched"]["both"], got["mapped"], atol=1e-7 if "singular" in name else 1e-10)
 
 
-@pytest.mark.parametrize("wide", [None, 0, 5], ids=["alike", "the first wider", "another wider"])
+class Doubling:
+    """No pytree, so that it has no parameters to be stacked."""
+
+    forward = staticmethod(lambda z: (2 * z, 3 * jnp.log(2.0)))
+    inverse = staticmethod(lambda y: (y / 2, 3 * jnp.log(2.0)))
+
+
+WIDER = {"alike": [], "the first wider": [0], "the rest wider": range(1, LOOP_FROM + 1), "another wider": [5]}
+
+
+@pytest.mark.parametrize("wide", [*WIDER, "of one's own"])
 def test_a_long_chain_is_its_bijectors_one_by_one(x64, key, wide):
     flows = [planar(each) for each in jax.random.split(key, LOOP_FROM + 1)]
-    if wide is not None:
-        flows[wide] = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), flows[wide])
+    for number in WIDER.get(wide, ()):
+        flows[number] = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), flows[number])
+    if wide == "of one's own":
+        flows = [Doubling()] * LOOP_FROM
     z = jnp.array([0.3, -0.7, 1.1])
     y, total = z, 0.0
     for flow in flows:
@@ -201,8 +213,8 @@ def test_a_long_chain_is_its_bijectors_one_by_one(x64, key, wide):
     chex.assert_trees_all_close(chain.forward(z), (y, total), rtol=1e-12)
     # A batch of points, where the chain has a batch of parameters: the way back meets them in another order.
     chex.assert_trees_all_close(chain.inverse(y), (jnp.broadcast_to(z, y.shape), total), rtol=1e-9)
-    single = chain.forward(z.astype(jnp.float32))[0]
-    assert single.dtype == jnp.float64, "the parameters are in double precision"
+    single = z.astype(jnp.float32)
+    assert chain.forward(single)[0].dtype == flows[0].forward(single)[0].dtype
 
 
 def test_what_there_is_to_compile_does_not_grow_with_a_chain():

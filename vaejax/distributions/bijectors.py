@@ -82,7 +82,7 @@ def _one_after_the_other(
     # The first by itself: what comes of it has the axes and the type that the value keeps from there on.
     value, log_det = move(bijectors[0], value)
     total, rest = jnp.asarray(log_det), bijectors[1:]
-    if len(bijectors) >= LOOP_FROM and all(_signature(each) == _signature(rest[0]) for each in rest):
+    if len(bijectors) >= LOOP_FROM and _are_alike(bijectors):
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rest)
         value, log_dets = jax.lax.scan(lambda value, each: move(each, value), value, stacked)
         return value, total + jnp.sum(log_dets, axis=0)
@@ -92,10 +92,15 @@ def _one_after_the_other(
     return value, total
 
 
-def _signature(bijector: Bijector) -> tuple[Any, list[tuple[Any, Any]]]:
-    """What bijectors share whose parameters can be stacked."""
-    leaves, structure = jax.tree.flatten(bijector)
-    return structure, [(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]
+def _are_alike(bijectors: Sequence[Bijector]) -> bool:
+    """Whether they differ in the values of arrays and numbers alone, so that these can be stacked."""
+    leaves, structures = zip(*map(jax.tree.flatten, bijectors), strict=True)
+    if any(structure != structures[0] for structure in structures):
+        return False
+    if not all(isinstance(leaf, (jax.Array, np.ndarray, float, int)) for own in leaves for leaf in own):
+        return False
+    signatures = [[(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in own] for own in leaves]
+    return all(signature == signatures[0] for signature in signatures)
 
 
 @distribution
