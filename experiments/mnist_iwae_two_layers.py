@@ -48,17 +48,24 @@ def build(settings: Settings) -> experiment.Experiment:
 
     def init(key: Array) -> Params:
         lower_key, upper_key, kernel_key = jax.random.split(key, 3)
-        params = mnist_iwae.glorot(upper.init(upper_key), kernel_key, {"encoder": 2, "decoder": 2})
-        return {"lower": mnist_iwae.initial_params(lower, mean, lower_key), "upper": params}
+        of_lower = mnist_iwae.initial_params(lower, mean, lower_key)
+        of_upper = mnist_iwae.glorot(upper.init(upper_key), kernel_key, {"encoder": 2, "decoder": 2})
+        # By their ends and not by their layers: a precision is that of an encoder or of a decoder.
+        return {end: {"lower": of_lower[end], "upper": of_upper[end]} for end in of_lower}
 
     def encode(params: Params, x: Array) -> Distribution:
-        return Hierarchical(lower.encode(params["lower"], x), Partial(upper.encode, params["upper"]))
+        return Hierarchical(lower.encode(layer(params, "lower"), x), Partial(upper.encode, layer(params, "upper")))
 
     def decode(params: Params, z: Array) -> Distribution:
-        return lower.decode(params["lower"], z[..., : settings.lower_size])
+        return lower.decode(layer(params, "lower"), z[..., : settings.lower_size])
 
     def prior(params: Params) -> Distribution:
         top = standard_normal.expand((settings.latent_size,))
-        return Hierarchical(top, Partial(upper.decode, params["upper"]), reverse=True)
+        return Hierarchical(top, Partial(upper.decode, layer(params, "upper")), reverse=True)
 
     return mnist_iwae.compose(settings, dataset, nets.Model(init, encode, decode), prior)
+
+
+def layer(params: Params, name: str) -> Params:
+    """The parameters of one of the two models."""
+    return {end: layers[name] for end, layers in params.items()}
