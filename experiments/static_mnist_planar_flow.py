@@ -22,9 +22,9 @@ import optax
 from flax import nnx
 
 import vaejax
-from vaejax import evaluation, experiment, nets
+from vaejax import evaluation, experiment, nets, training
 from vaejax.checks import check_count
-from vaejax.types import Array, ArrayLike, Decode, Encode
+from vaejax.types import Array, ArrayLike, Decode, Distribution, Encode
 
 static_mnist = experiment.load_experiment(str(Path(__file__).parent / "static_mnist_vae.py"))
 
@@ -78,22 +78,25 @@ def build(settings: Settings) -> experiment.Experiment:
         likelihood=nets.heads.bernoulli(),
     )
     model = experiment.adapt(model, settings)
-    built = static_mnist.compose(
-        settings, dataset, model, lambda params: partial(free_energy, num_samples=settings.num_samples), prior
-    )
-    return built._replace(
+    method = lambda params: partial(free_energy, prior(params), settings.num_samples)
+    return static_mnist.compose(settings, dataset, model, method, prior)._replace(
         optimizer=experiment.make_optimizer(settings, dataset, partial(optax.rmsprop, momentum=0.9)),
-        schedules={"weight": lambda step: jnp.minimum(1.0, 0.01 + step / settings.annealing_steps)},
+        schedules={"weight": training.linear(0.01, 1.0, 0.99 * settings.annealing_steps)},
     )
 
 
 def free_energy(
-    key: Array, x: Array, encode: Encode, decode: Decode, *, num_samples: int, weight: ArrayLike = 1.0
+    prior: Distribution,
+    num_samples: int,
+    key: Array,
+    x: Array,
+    encode: Encode,
+    decode: Decode,
+    weight: ArrayLike = 1.0,
 ) -> evaluation.Terms:
     """`weight (ln p(x|z) + ln p(z)) - ln q(z|x)`: not the KL term is weighed, but the joint density (equation 20)."""
-    prior = vaejax.standard_normal
     terms = vaejax.elbo(key, x, encode, decode, prior, num_samples=num_samples, kl=vaejax.monte_carlo_kl)
-    joint = terms.log_likelihood + jnp.mean(prior.expand(terms.latents.shape[-1:]).log_prob(terms.latents), axis=0)
+    joint = terms.log_likelihood + jnp.mean(prior.log_prob(terms.latents), axis=0)
     return terms._replace(value=terms.value - (1 - weight) * joint)
 
 
