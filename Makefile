@@ -49,7 +49,7 @@ install = if command -v uv >/dev/null; \
 
 # Two goals at once would install into one environment at once.
 .NOTPARALLEL:
-.PHONY: help train sweep evaluate report hosts test test-browser test-slow prepare test-prepare check bench feeds figures methods reproduce constraints clean device-$(ACCEL)
+.PHONY: help train sweep evaluate report hosts test test-all mutants coverage prepare test-prepare check bench feeds figures methods reproduce constraints clean device-$(ACCEL)
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -72,14 +72,21 @@ report: $(venv)/.train ## write the page of RUN (the newest of EXPERIMENT) again
 hosts: $(venv)/.train ## train on two processes as if they were two hosts, and compare with one
 	@$(run)/python experiments/two_hosts.py $(ARGS)
 
-test: $(venv)/.test ## run the tests
-	$(run)/python -m pytest -n $(workers) $(PYTEST_ARGS)
+test: $(venv)/.test ## prove the mathematics and drive every command and experiment once
+	$(run)/python -m pytest -n $(workers) --dist worksteal $(PYTEST_ARGS)
 
-test-browser: $(venv)/.browser ## run the tests of pages, which take chromium
-	$(run)/python -m pytest tests/report tests/test_run_report.py $(PYTEST_ARGS)
+# Pages are tried in a browser where there is one.
+test-all: $(venv)/.browser ## run every test there is
+	$(run)/python -m pytest -n $(workers) --dist worksteal -m "" $(PYTEST_ARGS)
 
-test-slow: $(venv)/.test ## run the tests that take minutes
-	VAEJAX_TEST_OPTIMIZED=1 $(run)/python -m pytest -m slow $(PYTEST_ARGS)
+mutants: $(venv)/.test ## inject each bug of tests/mutants.toml; the test that it names must fail
+	@$(run)/python tests/mutants.py $(ARGS)
+
+coverage: $(venv)/.coverage ## measure which lines and branches the tests of make test run
+	$(run)/coverage erase
+	$(run)/coverage run -m pytest -n $(workers) --dist worksteal $(PYTEST_ARGS)
+	$(run)/coverage combine --quiet
+	$(run)/coverage report
 
 # TensorFlow has an environment of its own: nothing else needs it.
 prepare: ## prepare DATASET (mnist) of tensorflow-datasets, which takes TensorFlow; reading it does not
@@ -116,7 +123,7 @@ constraints: ## resolve the versions that are tested together again (needs uv)
 	  pyproject.toml -o .ci/constraints.txt
 
 clean: ## remove the environments and the caches
-	rm -rf .venv .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf .venv .coverage .pytest_cache .hypothesis .mypy_cache .ruff_cache
 
 $(venv)/.%: pyproject.toml .ci/constraints.txt | device-$(ACCEL) $(venv)/bin/python
 	@echo "installing vaejax[$*$(wheels_$(ACCEL))] into $(venv); the first time this takes a minute"

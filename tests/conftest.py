@@ -1,5 +1,6 @@
-"""Settings of every test: key reuse is an error, and compiled programs are kept between runs."""
+"""Settings and fixtures of every test: key reuse is an error, compiled programs are cached, and tests report their cost."""
 
+import collections
 import os
 import shutil
 from pathlib import Path
@@ -8,18 +9,97 @@ import hypothesis
 import jax
 import pytest
 
+CACHE = Path(__file__).parent.parent / ".pytest_cache"
+
 jax.config.update("jax_debug_key_reuse", True)
-# Most of the time of a test is compilation, which is twice as fast without optimizations. The tests that take minutes
-# run with them, as programs do.
-jax.config.update("jax_disable_most_optimizations", not os.environ.get("VAEJAX_TEST_OPTIMIZED"))
+# Most of the time of a test is compilation, which is twice as fast without optimizations.
+jax.config.update("jax_disable_most_optimizations", True)
 # A small program compiles in 0.3 s and loads in 0.06 s.
-jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".pytest_cache" / "jax"))
+jax.config.update("jax_compilation_cache_dir", str(CACHE / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 # What commands in processes of their own keep, programs and arrays, stays here too.
-os.environ["VAEJAX_CACHE"] = str(Path(__file__).parent.parent / ".pytest_cache" / "vaejax")
+os.environ["VAEJAX_CACHE"] = str(CACHE / "vaejax")
 
 hypothesis.settings.register_profile("vaejax", deadline=None, max_examples=25, derandomize=True)
 hypothesis.settings.load_profile("vaejax")
+
+# Processor seconds above which `make test` lists a test.
+EXPENSIVE = 2.0
+STARTED, COSTS = pytest.StashKey[float](), pytest.StashKey[collections.Counter]()
+
+
+def pytest_addoption(parser):
+    parser.addoption("--costs", action="store_true", help="list the processor seconds of each file and of 50 tests")
+
+
+def pytest_configure(config):
+    config.stash[COSTS] = collections.Counter()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Refuses a slow test without a reason, before `-m 'not slow'` removes it."""
+    unexplained = [item.nodeid for item in items for mark in item.iter_markers("slow") if not mark.args]
+    if unexplained:
+        raise pytest.UsageError(f"pytest.mark.slow needs a reason, as in slow('compiles for a minute'): {unexplained}")
+
+
+# -- what tests cost
+
+
+def processor_seconds():
+    """Seconds of processor time that this process and the children it waited for have used."""
+    return sum(os.times()[:4])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    item.stash[STARTED] = processor_seconds()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if call.when == "teardown" and STARTED in item.stash:
+        report.user_properties.append(("processor_seconds", processor_seconds() - item.stash[STARTED]))
+    return report
+
+
+# Written as a plugin of the configuration, since this hook, unlike the others, is not given it.
+class Costs:
+    def __init__(self, config):
+        self.costs = config.stash[COSTS]
+
+    def pytest_runtest_logreport(self, report):
+        if report.when == "teardown":
+            self.costs[report.nodeid] += dict(report.user_properties).get("processor_seconds", 0.0)
+
+
+def pytest_sessionstart(session):
+    session.config.pluginmanager.register(Costs(session.config))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    costs = config.stash[COSTS]
+    shown = costs.most_common(50) if config.option.costs else [each for each in costs.most_common() if each[1] > EXPENSIVE]
+    terminalreporter.section(f"{sum(costs.values()):.0f} processor seconds; the most expensive tests")
+    for name, seconds in shown:
+        terminalreporter.write_line(f"{seconds:7.1f} {name}")
+    if config.option.costs:
+        files = collections.Counter()
+        for name, seconds in costs.items():
+            files[name.partition("::")[0]] += seconds
+        terminalreporter.section("processor seconds of each file")
+        for name, seconds in files.most_common():
+            terminalreporter.write_line(f"{seconds:7.1f} {name}")
+
+
+# -- fixtures
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(20260)
 
 
 @pytest.fixture
@@ -27,6 +107,28 @@ def x64():
     """Double precision for the length of a test."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def optimized():
+    """Programs compiled with XLA's optimizations: for a test that trains longer than it compiles."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+def patch_pictures(patch):
+    """Runs write no pictures and no page while `patch`, a `MonkeyPatch`, holds."""
+    from vaejax import pictures, run_report
+
+    patch.setattr(pictures, "draw", lambda *_: iter(()))
+    patch.setattr(run_report, "write_report", lambda *_: None)
+
+
+@pytest.fixture
+def without_pictures(monkeypatch):
+    """Runs write no pictures and no page: for tests of anything else."""
+    patch_pictures(monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -59,8 +161,3 @@ def browser():
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield browser
         browser.close()
-
-
-@pytest.fixture
-def key():
-    return jax.random.key(20260)

@@ -1,0 +1,84 @@
+"""Every experiment at a small size: its step trains here, and is a program for every accelerator."""
+
+import re
+from pathlib import Path
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vaejax import data, experiment, program
+
+ROOT = Path(__file__).parent.parent
+SMALL = {"batch_size": 4, "hidden_sizes": (8,)}
+# Settings of each experiment that make it small.
+EXPERIMENTS = {
+    "digits_ae": SMALL,
+    "digits_vae": SMALL,
+    "digits_vae_2d": SMALL,
+    "dsprites_vae": SMALL,
+    "image_vae": {**SMALL, "dataset": "mnist"},
+    "mnist_aevb": SMALL,
+    "mnist_iwae": {**SMALL, "num_samples": 2},
+    "mnist_iwae_two_layers": {**SMALL, "num_samples": 2},
+    "mnist_ladder": {**SMALL, "latent_size": 4, "upper_sizes": (3,), "hidden_sizes": (8, 6)},
+    "mnist_vae": SMALL,
+    "static_mnist_flow": {**SMALL, "flow_hidden_size": 8},
+    "static_mnist_iwae": {**SMALL, "num_samples": 2},
+    "static_mnist_planar_flow": {**SMALL, "flow_layers": 2},
+    "static_mnist_vae": SMALL,
+    "static_mnist_vamp": {**SMALL, "pseudo_inputs": 3},
+    "static_mnist_vampprior": {**SMALL, "pseudo_inputs": 3, "hidden_sizes": (8, 6)},
+    "static_mnist_vampprior_two_levels": {**SMALL, "pseudo_inputs": 3, "hidden_sizes": (8, 6)},
+}
+SHAPES = {"mnist": (28, 28, 1), "binarized_mnist": (28, 28, 1), "dsprites": (64, 64, 1)}
+# What XLA itself, on every platform, means by a custom call: annotations and cuDNN, cuBLAS and the like are others.
+PORTABLE = {"Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape"}
+
+
+def test_there_is_a_small_size_of_every_experiment(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert set(experiment.experiment_names()) == set(EXPERIMENTS)
+
+
+@pytest.fixture
+def noise(monkeypatch):
+    """Noise with the shape of each data set in its place."""
+    load = data.load
+
+    def load_noise(name, *arguments, **options):
+        if name not in SHAPES:
+            return load(name, *arguments, **options)
+        random = np.random.default_rng(0)
+        highest = 255 if name == "mnist" else 1
+        images = lambda count: random.integers(0, highest + 1, (count, *SHAPES[name]), np.uint8)
+        # Some hold out ten thousand.
+        train, validation = images(10_200 if name == "mnist" else 200), images(20) if name == "binarized_mnist" else None
+        return data.from_arrays(train, test=images(20), validation=validation, max_value=highest, name=name)
+
+    monkeypatch.setattr(data, "load", load_noise)
+
+
+@pytest.mark.usefixtures("noise")
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_trains_two_steps_and_lowers_for_every_accelerator(name):
+    module = experiment.load_experiment(str(ROOT / "experiments" / f"{name}.py"))
+    settings = module.Settings(**EXPERIMENTS[name])
+    built = module.build(settings)
+    state = jax.jit(lambda: program.initial_state(built, settings))()
+    batch = jnp.asarray(built.dataset.train.examples[: settings.batch_size])
+    traced = jax.jit(program.make_step(built, settings)).trace(state, batch)
+    for platform in ("cuda", "tpu", "rocm"):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert set(re.findall(r"custom_call @(\w+)", text)) <= PORTABLE, platform
+    step = traced.lower().compile()
+    before = jax.device_get(state.params)
+    for _ in range(2):
+        state, metrics = step(state, batch)
+    assert state.step == 2
+    assert state.skipped.total == 0
+    chex.assert_tree_all_finite((state.params, metrics))
+    moved = [not np.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, (before, state.params)), strict=True)]
+    assert any(moved)
