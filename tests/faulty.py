@@ -14,9 +14,10 @@ import os
 import signal
 import sys
 import time
+import types
 from pathlib import Path
 
-from vaejax import cli, run, trainer
+from vaejax import cli, trainer
 from vaejax.training import checkpoint, loop
 from vaejax.writers import JsonLines
 
@@ -114,7 +115,9 @@ FAULTS = {"stop": stop, "kill": kill, "half": half, "sleep": sleep, "early": ear
 def main():
     fault, argument, folder, *settings = sys.argv[1:]
     loop.PAUSE_SECONDS = 0.0
-    run.draw = lambda *_: iter(())
+    # No pictures and no page, and no matplotlib for them.
+    sys.modules["vaejax.pictures"] = types.SimpleNamespace(draw=lambda *_: iter(()))
+    sys.modules["vaejax.run_report"] = types.SimpleNamespace(write_report=lambda *_: None)
     FAULTS[fault](argument, folder)
     train = trainer.Trainer.train
 
@@ -123,7 +126,7 @@ def main():
         return train(self)
 
     trainer.Trainer.train = told
-    return cli.main(["train", TINY, "--batch-size", "20", "--checkpoint-seconds", "0", *settings, "--output", folder])
+    return cli.main(["train", TINY, *settings, "--output", folder])
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ injected, all of these tests must pass on the copy: a test that always fails wou
 
 import argparse
 import compileall
+import multiprocessing
 import os
 import queue
 import shutil
-import subprocess
 import sys
 import tempfile
 import tomllib
@@ -21,6 +21,17 @@ from typing import NamedTuple
 ROOT = Path(__file__).parent.parent
 CONTENT = ("vaejax", "experiments", "tests", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "Makefile")
 LIST = ROOT / "tests" / "mutants.toml"
+# Processes are forked from one that has loaded what most tests import; nothing of the project, which is to be mutated.
+FORKS = multiprocessing.get_context("forkserver")
+PRELOADED = [
+    "jax.numpy",
+    "flax.nnx",
+    "numpyro.distributions",
+    "optax",
+    "orbax.checkpoint",
+    "scipy.stats",
+    "sklearn.datasets",
+]
 # Exit codes of pytest.
 PASSED, FAILED = 0, 1
 SECONDS = 300
@@ -68,18 +79,31 @@ def copy_project(folder: Path) -> Path:
     return folder
 
 
-def run_tests(folder: Path, tests: list[str], *options: str) -> tuple[int, str]:
-    """The exit code and the output of pytest in a copy."""
+def run_tests(folder: Path, tests: list[str], *options: str) -> tuple[int | None, str]:
+    """The exit code of pytest in a copy, or None if it did not end, and what it printed."""
+    output = folder / "output.txt"
+    process = FORKS.Process(target=_run_tests, args=(folder, output, ["-p", "no:cacheprovider", *options, *tests]))
+    process.start()
+    process.join(SECONDS)
+    if process.is_alive():
+        process.kill()
+        process.join()
+        return None, f"no answer after {SECONDS} s"
+    return process.exitcode, output.read_text(errors="replace")
+
+
+def _run_tests(folder: Path, output: Path, words: list[str]) -> None:
+    """Run pytest in a process of its own, with everything that is printed in a file."""
+    for descriptor in (1, 2):
+        os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    os.chdir(folder)
     # The copy comes first for processes that tests start, too; no bytecode, since a file may change twice in a second.
-    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options, *tests]
-    try:
-        done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return -1, f"no answer after {SECONDS} s"
-    return done.returncode, done.stdout + done.stderr
+    os.environ |= {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    sys.dont_write_bytecode = True
+    sys.path[:] = [str(folder), *(path for path in sys.path if Path(path) not in (ROOT, ROOT / "tests"))]
+    import pytest
+
+    sys.exit(pytest.main(words))
 
 
 def judge(mutant: Mutant, folder: Path) -> str:
@@ -109,6 +133,7 @@ def main() -> int:
     parser.add_argument("--list", type=Path, default=LIST, help="the file of mutants")
     parser.add_argument("--jobs", type=int, default=2, help="mutants at a time")
     options = parser.parse_args()
+    FORKS.set_forkserver_preload(PRELOADED)
     mutants = [mutant for mutant in read(options.list) if options.only in f"{mutant.bug} {mutant.file} {mutant.test}"]
     with tempfile.TemporaryDirectory() as temporary:
         folders: queue.Queue[Path] = queue.Queue()

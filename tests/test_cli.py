@@ -22,7 +22,8 @@ import rich.console
 from PIL import Image
 
 import vaejax.__main__
-from vaejax import cli, progress, run, training
+from vaejax import cli, findings, progress, run, training
+from vaejax.assess import Assessment
 from vaejax.cli import commands
 from vaejax.export import load_export
 
@@ -117,8 +118,8 @@ def test_the_settings_of_an_experiment_are_in_its_help(capsys):
         (["generate", "run", "--mean", "--draw"], "argument --draw: not allowed with argument --mean"),
         (["generate", "run", "--count", "0"], "count must be at least 1; got 0"),
         (["generate", "run", "--count", "-3"], "count must be at least 1; got -3"),
-        (["evaluate", "run", "--samples", "1"], "samples must be at least 2; got 1"),
-        (["evaluate", "run", "--examples", "0"], "examples must be at least 1; got 0"),
+        (["evaluate", "run", "--samples", "1"], "error: samples must be at least 2; got 1"),
+        (["evaluate", "run", "--examples", "0"], "error: examples must be at least 1; got 0"),
         (["sweep", "digits_vae", "--seeds", "0"], "seeds must be at least 1; got 0"),
         (["train", "digits_vae", "--epochs", "many"], "r: Error parsing --epochs: .*many'? .see vaejax train digits_"),
         (["train", "digits_vae", "--learning-rat", "1"], "r: Unrecognized options: --learning-rat, 1: perhaps --learn"),
@@ -327,16 +328,19 @@ def test_a_run_is_opened_from_the_folder_it_was_trained_in(finished_run, tmp_pat
 
 
 def test_what_was_measured_is_shown_where_it_cannot_be_kept(finished_run, capsys, monkeypatch):
-    quick = [str(word) for word in ("evaluate", finished_run, "--samples", 2, "--examples", 3, "--gaps", 0)]
+    quick = ["evaluate", str(finished_run)]
+    figure = findings.Figure("-ln p(x), at most", 90.0, 0.5, "nats")
+    measured = Assessment({"likelihood": findings.section_of("ln p(x)", [("negative_log_likelihood", figure)])}, {})
+    monkeypatch.setattr("vaejax.cli.evaluate.assess", lambda *_: measured)
 
     def full(path, content):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     with monkeypatch.context() as patched:
         patched.setattr("vaejax.folder.write_durably", full)
-        assert cli.main([*quick, "--simulated", "0"]) == 2
+        assert cli.main(quick) == 2
     out, err = capsys.readouterr()
-    assert "-ln p(x)" in out
+    assert "-ln p(x), at most  90.00 ± 0.50 nats" in out
     assert err.splitlines()[-1].startswith("vaejax: error: [Errno 28] No space left on device: ")
     monkeypatch.setattr("vaejax.cli.evaluate.assess", lambda *_: pytest.fail("nothing is measured that cannot be kept"))
     with limited(1000):

@@ -23,32 +23,46 @@ def unset(tmp_path, monkeypatch):
     before = {name: getattr(jax.config, name) for name in SETTINGS}
     monkeypatch.setenv("VAEJAX_CACHE", str(tmp_path / "cache"))
     jax.config.update("jax_compilation_cache_dir", None)
+    jax.config.update("jax_enable_compilation_cache", True)
     with warnings.catch_warnings():
         yield tmp_path / "cache"
     for name, value in before.items():
         jax.config.update(name, value)
 
 
-def test_a_second_command_compiles_nothing(finished_run, tmp_path):
-    code = """
+COUNTING = """
 import json, sys
+import jax
 import jax.monitoring
 events = []
 jax.monitoring.register_event_listener(lambda name, **_: events.append(name.rpartition("/")[2]))
 from vaejax.cli import main
-code = main(sys.argv[1:])
-print(json.dumps([code, *(events.count(name) for name in ("cache_misses", "cache_hits"))]))
+for path in sys.argv[2:]:
+    events.clear()
+    jax.clear_caches()
+    code = main(["generate", sys.argv[1], "--count", "2", "--output", path])
+    print(json.dumps([code, *(events.count(name) for name in ("cache_misses", "cache_hits"))]))
 """
+
+
+@pytest.mark.parametrize(
+    "processes",
+    [
+        # Without what it has in memory a process is as good as another.
+        pytest.param([["a", "b"]], id="one process"),
+        pytest.param([["a"], ["b"]], id="two processes", marks=pytest.mark.slow("another process")),
+    ],
+)
+def test_a_second_command_compiles_nothing(processes, bank, tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
     environment |= {"VAEJAX_CACHE": str(tmp_path / "cache")}
-    said = []
-    for name in ("a", "b"):
-        words = ["generate", str(finished_run), "--count", "2", "--output", str(tmp_path / f"{name}.npz")]
-        done = subprocess.run(
-            [sys.executable, "-c", code, *words], env=environment, check=True, capture_output=True, text=True
-        )
-        said.append(json.loads(done.stdout.splitlines()[-1]))
-    (first, misses, _), (second, missed, hits) = said
+    counts = []
+    for names in processes:
+        paths = [tmp_path / f"{name}.npz" for name in names]
+        command = [sys.executable, "-c", COUNTING, bank("plain"), *paths]
+        done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+        counts += [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    (first, misses, _), (second, missed, hits) = counts
     assert first == second == 0
     assert missed == 0 < misses <= hits
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()

@@ -3,6 +3,7 @@
 import collections
 import json
 import os
+import queue
 import random
 import re
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from vaejax import experiment, training
+from vaejax.training import interrupts
 from vaejax.training.checkpoint import check_whole
 
 HERE = Path(__file__).parent
@@ -21,15 +23,24 @@ tiny = experiment.load_experiment(str(HERE / "tiny.py"))
 FAST = {
     "JAX_PLATFORMS": "cpu",
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    "JAX_COMPILATION_CACHE_DIR": str(HERE.parent / ".pytest_cache" / "jax_of_faults"),
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+    "JAX_ENABLE_COMPILATION_CACHE": "1",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
 }
 
-THREE_EPOCHS = ("--epochs", "3")
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """The processes of these tests share what they compile, and nothing with those of an earlier time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(FAST, "JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+        yield
+
+
+OFTEN = ("--checkpoint-seconds", "0")
 
 
 def start(fault, argument, folder, *settings, environment=FAST):
-    """A run with a fault, of five steps an epoch, each of which is saved."""
+    """A run with a fault, in which every step is a pause."""
     command = [sys.executable, HERE / "faulty.py", fault, str(argument), folder, *settings]
     return subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=os.environ | environment
@@ -61,28 +72,51 @@ def saved(folder):
 # -- repeated
 
 
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory):
-    """What a run of three epochs gives that nobody disturbs."""
-    return outcome_of(tmp_path_factory.mktemp("unbroken"), *THREE_EPOCHS)
-
-
 def outcome_of(folder, *settings, environment=FAST):
     code, err = finish(start("none", 0, folder, *settings, environment=environment))
     assert code == 0, err
     return tiny.outcome(folder)
 
 
-def test_two_processes_with_one_seed_give_the_same_bits(tmp_path, unbroken):
-    """In another folder, with the hashes of another process, and compiled again."""
+def test_two_processes_with_one_seed_give_the_same_bits(tmp_path, bank):
+    """This one, and one with the hashes of another process, which compiles everything again, into another folder."""
     different = FAST | {"JAX_ENABLE_COMPILATION_CACHE": "0", "PYTHONHASHSEED": "1"}
-    assert outcome_of(tmp_path / "other" / "folder", *THREE_EPOCHS, environment=different) == unbroken
+    assert outcome_of(tmp_path / "other" / "folder", environment=different) == tiny.outcome(bank("plain"))
 
 
 # -- signals
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.fixture
+def listening(monkeypatch):
+    """Signals that are listened to here: `(send, ended, said)`, where a process that would end notes its exit code."""
+    ended, said = queue.Queue(), queue.Queue()
+    monkeypatch.setattr(interrupts.os, "_exit", ended.put)
+    monkeypatch.setattr(interrupts, "_say", said.put)
+    with interrupts.Interrupts() as heard:
+        yield heard, ended, said
+
+
+def test_a_signal_with_nothing_to_save_ends_the_process(listening):
+    _, ended, said = listening
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert (said.get(timeout=9), ended.get(timeout=9)) == ("stopped at once", 143)
+
+
+def test_a_second_signal_ends_the_process(listening):
+    heard, ended, said = listening
+    heard.has_work = True
+    os.kill(os.getpid(), signal.SIGINT)
+    assert "once more to stop at once" in said.get(timeout=9)
+    assert heard.received == signal.SIGINT
+    assert ended.empty()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert (said.get(timeout=9), ended.get(timeout=9)) == ("stopped at once", 143)
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow("another signal, another process"))]
+)
 def test_a_signal_ends_a_run_in_time_with_one_line(number, tmp_path):
     # A process in the background of a script ignores interrupts unless it asks for them.
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from vaejax.__main__ import main"
@@ -109,8 +143,9 @@ def test_a_signal_ends_a_run_in_time_with_one_line(number, tmp_path):
     assert step >= tiny.lines(tmp_path)[-1]["step"]
 
 
+@pytest.mark.slow("a process of its own for what is proved of the signals")
 def test_a_signal_before_there_is_anything_to_save_ends_at_once(tmp_path):
-    process = start("early", 0, tmp_path)
+    process = start("early", 0, tmp_path, *tiny.FIVE_STEPS)
     wait_for(process, "training")
     process.send_signal(signal.SIGTERM)
     code, err = finish(process, timeout=10)
@@ -118,8 +153,9 @@ def test_a_signal_before_there_is_anything_to_save_ends_at_once(tmp_path):
     assert saved(tmp_path) == []
 
 
+@pytest.mark.slow("a process of its own for what is proved of the signals and of kills")
 def test_a_second_signal_ends_at_once_and_leaves_the_checkpoint_before(tmp_path):
-    process = start("sleep", 3, tmp_path)
+    process = start("sleep", 3, tmp_path, *tiny.FIVE_STEPS)
     wait_for(process, "sealing")
     process.send_signal(signal.SIGINT)
     wait_for(process, "once more to stop at once")
@@ -145,9 +181,9 @@ class Lives:
     def run(self):
         return self.folder / str(self.number)
 
-    def live(self, fault, argument, after=None):
+    def live(self, fault, argument, *more, after=None):
         """One life of the run, which ends by itself, or after some seconds of training."""
-        process = start(fault, argument, self.run, *self.settings)
+        process = start(fault, argument, self.run, *self.settings, *more)
         if after is not None:
             wait_for(process, "tiny on cpu")
             time.sleep(after)
@@ -200,19 +236,26 @@ def kind_of(path):
     return "/".join(parts)
 
 
-def test_killed_runs_lose_nothing(tmp_path, unbroken):
-    lives = Lives(tmp_path, unbroken, *THREE_EPOCHS)
-    # Inside a save, and as the results are written.
-    lives.live("kill", 130)
+@pytest.mark.usefixtures("without_pictures", "shared_programs")
+def test_killed_runs_lose_nothing(tmp_path, bank):
+    """One is killed inside a save and again as its results are written; this process finishes it."""
+    expected = tiny.outcome(bank("plain"))
+    lives = Lives(tmp_path, expected)
+    lives.live("kill", 130, *OFTEN)
+    ((where, _),) = lives.fell.items()
+    assert "checkpoints/N/state" in where
+    unsealed = [path.name for path in (lives.run / "checkpoints").iterdir() if not (path / "seal.json").exists()]
+    assert unsealed == [f"{lives.newest + 1:09d}"]
     lives.live("half", "results.json")
-    lives.end()
     assert sum(lives.fell.values()) == 2
-    assert lives.number == 1
+    assert lives.newest == 3 * tiny.STEPS_PER_EPOCH
+    assert tiny.train(lives.run) == 0
+    assert tiny.outcome(lives.run) == expected
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts some seventy processes")
 def test_runs_killed_fifty_times_lose_nothing(tmp_path):
-    settings = ("--epochs", "12", "--ema-decay", "0.9", "--validation-size", "20")
+    settings = (*tiny.FIVE_STEPS, "--epochs", "12", "--ema-decay", "0.9", "--validation-size", "20")
     lives, chance = Lives(tmp_path, outcome_of(tmp_path / "unbroken", *settings), *settings), random.Random(0)
     try:
         for each in ("config.json", "metrics.jsonl", "results.json"):

@@ -37,6 +37,7 @@ def test_a_quarter_of_the_memory_decides_unless_somebody_does(monkeypatch, capac
     assert ("stay on the device" in feed.describe_feed(dataset, running)) is expected
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_what_does_not_fit_on_the_device_trains_all_the_same(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(feed, "device_capacity", lambda: 100)
     asked = []
@@ -80,7 +81,7 @@ GREY = np.random.default_rng(0).integers(0, 256, (32, 4, 4, 1)).astype(np.uint8)
         (GREY // 128 * 2, "binary", 1, [r"pass them as they are, to nets.heads.bernoulli\(\)"]),
     ],
 )
-@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("lazy", [False, pytest.param(True, marks=pytest.mark.slow("the same of lazy examples"))])
 def test_data_outside_the_support_are_refused_with_what_would_fit(values, meaning, max_value, remedies, lazy):
     if lazy:
         read = data.Lazy(lambda rows: values[rows], values.shape, values.dtype, "values")

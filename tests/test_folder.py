@@ -13,46 +13,45 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from vaejax import durable, experiment, folder, pictures, run, trainer, training
+from vaejax import durable, experiment, folder, run, trainer, training
 from vaejax.program import make_program
 from vaejax.settings import Running
 
 tiny = experiment.load_experiment(str(Path(__file__).with_name("tiny.py")))
-STOPPED_AT = 31
+STOPPED_BEFORE, STOPPED_AT = 29, 31
 CONFIG = {"experiment": "any", "settings": {"a": 1}, "data": {}, "versions": {}, "devices": []}
 
 
-@pytest.fixture(autouse=True)
-def without_pictures(monkeypatch):
-    monkeypatch.setattr(pictures, "draw", lambda *_: iter(()))
+pytestmark = pytest.mark.usefixtures("without_pictures", "shared_programs")
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory):
-    path = tmp_path_factory.mktemp("unbroken")
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(pictures, "draw", lambda *_: iter(()))
-        assert tiny.train(path) == 0
-    return tiny.outcome(path)
-
-
-@pytest.fixture(scope="module")
-def once_stopped(tmp_path_factory):
+def once_stopped(tmp_path_factory, programs):
     path = tmp_path_factory.mktemp("stopped")
     with pytest.MonkeyPatch.context() as patched:
-        tiny.stop_at(patched, STOPPED_AT, signal.SIGTERM)
-        assert tiny.train(path, "--checkpoint-seconds", "0") == 143
+        programs.patch(patched)
+        # Each signal makes it save.
+        for step in (STOPPED_BEFORE, STOPPED_AT):
+            tiny.stop_at(patched, step, signal.SIGTERM)
+            assert tiny.train(path) == 143
     return path
+
+
+@pytest.fixture(scope="module")
+def unbroken(bank):
+    """The outcome of the run that nothing stopped."""
+    return tiny.outcome(bank("plain"))
 
 
 @pytest.fixture
 def stopped(once_stopped, tmp_path):
-    """A run of its own for each test that was stopped at step 31, with one report and checkpoints of 30 and 31."""
+    """A run of its own for each test that was stopped at step 31, with one report and checkpoints of 29 and 31."""
     path = tmp_path / "run"
     shutil.copytree(once_stopped, path)
-    assert training.saved_steps(path / "checkpoints") == [STOPPED_AT - 1, STOPPED_AT]
+    assert training.saved_steps(path / "checkpoints") == [STOPPED_BEFORE, STOPPED_AT]
     return path
 
 
@@ -222,9 +221,9 @@ def test_damaged_files_are_named(stopped, capsys):
     assert f"{stopped / 'config.json'} is damaged: " in error_of(capsys)
 
 
-def test_a_line_that_was_never_finished_is_written_again(stopped, unbroken):
+def test_lines_after_the_checkpoint_and_an_unfinished_one_are_written_again(stopped, unbroken):
     with (stopped / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 50, "seconds": 0.1, "lo')
+        file.write('{"step": 50, "seconds": 0.1, "loss": 7.0}\n{"step": 75, "seconds": 0.1, "lo')
     assert tiny.train(stopped) == 0
     assert tiny.outcome(stopped) == unbroken
 
@@ -256,14 +255,14 @@ def test_without_any_checkpoint_that_is_whole_nothing_is_trained(stopped, capsys
 
 
 def test_a_checkpoint_of_another_model_is_refused_by_its_first_leaf(stopped, capsys):
-    wide = tiny.Settings(hidden_sizes=(5,))
-    like = make_program(tiny.build(wide), wide).like()
+    narrow = tiny.Settings(latent_size=2)
+    like = make_program(tiny.build(narrow), narrow).like()
     is_key = lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    zeros = jax.tree.map(lambda leaf: jax.random.key(0) if is_key(leaf) else jnp.zeros(leaf.shape, leaf.dtype), like)
+    zeros = jax.tree.map(lambda leaf: jax.random.key(0) if is_key(leaf) else np.zeros(leaf.shape, leaf.dtype), like)
     shutil.rmtree(stopped / "checkpoints")
     training.save_checkpoint(stopped / "checkpoints" / "000000002", zeros)
     assert tiny.train(stopped) == 2
-    expected = r"checkpoints/0+2 belongs to another model: state.params.\S+ is float32\[5\] there and float32\[4\] here"
+    expected = r"checkpoints/0+2 belongs to another model: state.params.\S+ is float32\[2, 16\] there and float32\[3, 16\] here"
     assert re.search(expected, error_of(capsys))
 
 
@@ -310,7 +309,6 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint(stopped, capsys, unbrok
 
 def test_what_could_not_be_reported_is_reported_again(tmp_path, monkeypatch, capsys):
     """The best weights are saved at a report; the save must not outlive the line that could not be written."""
-    words = ("--ema-decay", "0.9", "--validation-size", "10")
     write = trainer.JsonLines.write
 
     def full(self, step, values):
@@ -320,7 +318,7 @@ def test_what_could_not_be_reported_is_reported_again(tmp_path, monkeypatch, cap
 
     with monkeypatch.context() as patched:
         patched.setattr(trainer.JsonLines, "write", full)
-        assert tiny.train(tmp_path, *words) == 2
+        assert tiny.train(tmp_path, *tiny.WATCHED) == 2
     assert error_of(capsys) == f"[Errno 28] No space left on device: '{tmp_path}'"
-    assert tiny.train(tmp_path, *words) == 0
+    assert tiny.train(tmp_path, *tiny.WATCHED) == 0
     assert [line["step"] for line in tiny.lines(tmp_path)] == [25, 50, 75]

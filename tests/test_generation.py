@@ -1,11 +1,14 @@
 """New data from a model, draws made less random, and priors fitted to latents."""
 
+from functools import cache
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as numpyro
 import pytest
+import scipy.stats
 from sklearn.mixture import GaussianMixture
 
 import vaejax
@@ -18,36 +21,48 @@ COUNT = 40_000
 
 def check_moments(draws, mean, covariance):
     """Means and covariances of Normal draws `[N, D]`, each within 5 standard errors."""
-    count, variance = len(draws), jnp.diag(covariance)
-    assert jnp.all(jnp.abs(jnp.mean(draws, axis=0) - mean) < 5 * jnp.sqrt(variance / count))
+    count, variance = len(draws), np.diag(covariance)
+    assert np.all(np.abs(np.mean(draws, axis=0) - mean) < 5 * np.sqrt(variance / count))
     # The standard error of a covariance of Normals is sqrt((v_i v_j + c_ij^2) / n).
-    spread = jnp.sqrt((jnp.outer(variance, variance) + covariance**2) / count)
-    assert jnp.all(jnp.abs(jnp.cov(draws.T) - covariance) < 5 * spread)
+    spread = np.sqrt((np.outer(variance, variance) + covariance**2) / count)
+    assert np.all(np.abs(np.cov(draws.T) - covariance) < 5 * spread)
 
 
 def test_ancestral_draws_have_the_moments_of_the_marginal(x64, key):
-    oracle = linear_gaussian(jax.random.key(1), 3, 2)
-    prior_key, likelihood_key = jax.random.split(key)
-    drawn = ancestral(prior_key, oracle.decode, vaejax.standard_normal.expand((2,)), COUNT)
-    chex.assert_shape(drawn.latents, (COUNT, 2))
-    chex.assert_trees_all_equal(drawn.likelihood.mean, oracle.decode(drawn.latents).mean)
-    marginal = oracle.marginal()
-    check_moments(drawn.likelihood.sample(likelihood_key), marginal.mean, marginal.scale_tril @ marginal.scale_tril.T)
+    @jax.jit
+    def figures(key):
+        oracle = linear_gaussian(jax.random.key(1), 3, 2)
+        prior_key, likelihood_key = jax.random.split(key)
+        drawn = ancestral(prior_key, oracle.decode, vaejax.standard_normal.expand((2,)), COUNT)
+        marginal = oracle.marginal()
+        means = drawn.likelihood.mean, oracle.decode(drawn.latents).mean
+        covariance = marginal.scale_tril @ marginal.scale_tril.T
+        return drawn.latents, means, drawn.likelihood.sample(likelihood_key), marginal.mean, covariance
+
+    latents, means, *moments = jax.device_get(figures(key))
+    chex.assert_shape(latents, (COUNT, 2))
+    chex.assert_trees_all_close(*means, rtol=1e-14)
+    check_moments(*moments)
 
 
 def test_the_posterior_predictive_has_its_exact_moments(x64, key):
     """`N(W m + b, W M W^T + s^2 I)` for the exact posterior N(m, M), for each x by itself."""
-    oracle = linear_gaussian(jax.random.key(1), 3, 2)
-    posterior_key, likelihood_key = jax.random.split(key)
-    x = oracle.marginal().sample(jax.random.key(2), (2,))
-    drawn = posterior_predictive(posterior_key, x, oracle.posterior, oracle.decode, num_samples=COUNT)
-    chex.assert_shape(drawn.latents, (COUNT, 2, 2))
-    draws = drawn.likelihood.sample(likelihood_key)
+
+    @jax.jit
+    def figures(key):
+        oracle = linear_gaussian(jax.random.key(1), 3, 2)
+        posterior_key, likelihood_key = jax.random.split(key)
+        x = oracle.marginal().sample(jax.random.key(2), (2,))
+        drawn = posterior_predictive(posterior_key, x, oracle.posterior, oracle.decode, num_samples=COUNT)
+        precision = jnp.eye(2) + oracle.weight.T @ oracle.weight / oracle.scale**2
+        covariance = oracle.weight @ jnp.linalg.inv(precision) @ oracle.weight.T + oracle.scale**2 * jnp.eye(3)
+        means = oracle.posterior(x).mean @ oracle.weight.T + oracle.bias
+        return drawn.latents, drawn.likelihood.sample(likelihood_key), means, covariance
+
+    latents, draws, means, covariance = jax.device_get(figures(key))
+    chex.assert_shape(latents, (COUNT, 2, 2))
     chex.assert_shape(draws, (COUNT, 2, 3))
-    precision = jnp.eye(2) + oracle.weight.T @ oracle.weight / oracle.scale**2
-    covariance = oracle.weight @ jnp.linalg.inv(precision) @ oracle.weight.T + oracle.scale**2 * jnp.eye(3)
-    for index in range(2):
-        mean = oracle.weight @ oracle.posterior(x).mean[index] + oracle.bias
+    for index, mean in enumerate(means):
         check_moments(draws[:, index], mean, covariance)
 
 
@@ -56,174 +71,199 @@ def test_the_decoder_never_sees_the_sample_axis():
         assert z.shape == (4, 2)
         return Bernoulli(jnp.tile(z, (1, 3)))
 
-    x = jnp.ones((4, 6))
-    drawn = posterior_predictive(jax.random.key(0), x, lambda x: Normal(x[:, :2], 1.0), decode, num_samples=5)
-    chex.assert_shape(drawn.likelihood.mean, (5, 4, 6))
-    chex.assert_shape(drawn.likelihood.log_prob(x), (5, 4))
+    def figures(x):
+        drawn = posterior_predictive(jax.random.key(0), x, lambda x: Normal(x[:, :2], 1.0), decode, num_samples=5)
+        return drawn.likelihood.mean, drawn.likelihood.log_prob(x)
+
+    mean, log_prob = jax.eval_shape(figures, np.ones((4, 6), np.float32))
+    chex.assert_shape(mean, (5, 4, 6))
+    chex.assert_shape(log_prob, (5, 4))
 
 
 def test_bad_arguments_are_named():
     prior, decode = vaejax.standard_normal.expand((2,)), lambda z: Normal(z, 1.0)
-    key, x = jax.random.key(0), jnp.ones((3, 2))
+    key, x = jax.random.key(0), np.ones((3, 2), np.float32)
     for call, error, message in [
-        (lambda: ancestral(jax.random.PRNGKey(0), decode, prior, 5), TypeError, "typed PRNG key"),
-        (lambda: ancestral(key, None, prior, 5), TypeError, "decode must be a function"),
-        (lambda: ancestral(key, decode, None, 5), TypeError, "prior must be a distribution"),
-        (lambda: ancestral(key, decode, prior, 0), ValueError, "count must be at least 1; got 0"),
+        (lambda: ancestral(jax.random.PRNGKey(0), decode, prior, 5), TypeError, "^key must"),
+        (lambda: ancestral(key, None, prior, 5), TypeError, "^decode must"),
+        (lambda: ancestral(key, decode, None, 5), TypeError, "^prior must"),
+        (lambda: ancestral(key, decode, prior, 0), ValueError, "^count .*got 0"),
         (lambda: ancestral(key, decode, vaejax.standard_normal, 5), ValueError, r"standard_normal.expand"),
-        (lambda: posterior_predictive(key, x, decode, decode, num_samples=0), ValueError, "num_samples must be at least"),
-        (lambda: posterior_predictive(key, x, x, decode, num_samples=1), TypeError, "encode must be a function"),
+        (lambda: posterior_predictive(key, x, decode, decode, num_samples=0), ValueError, "^num_samples .*got 0"),
+        (lambda: posterior_predictive(key, x, x, decode, num_samples=1), TypeError, "^encode must"),
         (lambda: posterior_predictive(key, x, lambda x: (x, x), decode, num_samples=1), TypeError,
-         "encode must return a distribution.*got tuple"),
+         "^encode must return.*got tuple"),
     ]:  # fmt: skip
         with pytest.raises(error, match=message):
             call()
 
 
-LOC = jnp.array([[0.5, -1.0, 2.0], [0.0, 3.0, -0.2]])
-FACTOR = jnp.array([[1.0, 0.0, 0.0], [0.4, 0.5, 0.0], [-0.3, 0.2, 2.0]])
-MOVE = ElementwiseAffine(jnp.array([1.0, 0.0, -1.0]), jnp.array([0.3, -0.5, 0.0]))
+LOC = np.float32([[0.5, -1.0, 2.0], [0.0, 3.0, -0.2]])
+FACTOR = np.float32([[1.0, 0.0, 0.0], [0.4, 0.5, 0.0], [-0.3, 0.2, 2.0]])
+MOVE = ElementwiseAffine(np.float32([1.0, 0.0, -1.0]), np.float32([0.3, -0.5, 0.0]))
+LOGITS = np.float32([0.3, -0.8])
+# Functions, since distributions check their parameters when they are made.
 KINDS = {
-    "normal": Normal(LOC, jnp.array([0.5, 1.0, 2.0])),
-    "normal with event axes": Normal(LOC, 0.7, 2),
-    "laplace": Laplace(LOC, 0.3),
-    "full covariance": MultivariateNormal(LOC, FACTOR),
-    "bernoulli": Bernoulli(LOC),
-    "categorical": Categorical(LOC),
-    "flow": Transformed(Normal(LOC, 0.5), MOVE),
-    "mixture": Mixture(jnp.array([0.3, -0.8]), Normal(LOC, 0.4)),
-    "mixture of factors": Mixture(jnp.array([0.3, -0.8]), MultivariateNormal(LOC, FACTOR)),
+    "normal": lambda: Normal(LOC, np.float32([0.5, 1.0, 2.0])),
+    "normal with event axes": lambda: Normal(LOC, 0.7, 2),
+    "laplace": lambda: Laplace(LOC, 0.3),
+    "full covariance": lambda: MultivariateNormal(LOC, FACTOR),
+    "bernoulli": lambda: Bernoulli(LOC),
+    "categorical": lambda: Categorical(LOC),
+    "flow": lambda: Transformed(Normal(LOC, 0.5), MOVE),
+    "mixture": lambda: Mixture(LOGITS, Normal(LOC, 0.4)),
+    "mixture of factors": lambda: Mixture(LOGITS, MultivariateNormal(LOC, FACTOR)),
 }
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_a_temperature_of_one_changes_nothing(name):
-    before, after = KINDS[name], tempered(KINDS[name], 1.0)
+def test_a_temperature_of_one_changes_nothing():
+    before = {name: make() for name, make in KINDS.items()}
+    after = jax.jit(lambda: {name: tempered(make(), 1.0) for name, make in KINDS.items()})()
     assert jax.tree.structure(after) == jax.tree.structure(before)
-    chex.assert_trees_all_equal(after, before)
+    chex.assert_trees_all_equal(jax.tree.map(np.asarray, after), jax.tree.map(np.float32, before))
 
 
-@pytest.mark.parametrize("name", ["normal", "normal with event axes", "laplace", "full covariance"])
-def test_a_draw_comes_as_many_times_nearer_to_its_mean(name):
+def test_a_draw_comes_as_many_times_nearer_to_its_mean():
     """So the variance is multiplied by the square of the temperature; and the density follows the draws."""
-    before, after = KINDS[name], tempered(KINDS[name], 0.25)
-    deviation = before.sample(jax.random.key(0), (50,)) - LOC
-    chex.assert_trees_all_close(after.sample(jax.random.key(0), (50,)), LOC + 0.25 * deviation, rtol=1e-5, atol=1e-6)
-    ratio = after.log_prob(LOC + 0.25 * deviation) - before.log_prob(LOC + deviation)
-    axes = 6 if name == "normal with event axes" else 3
-    chex.assert_trees_all_close(ratio, jnp.full(ratio.shape, axes * jnp.log(4.0)), rtol=1e-3)
+    names = ("normal", "normal with event axes", "laplace", "full covariance")
+
+    @jax.jit
+    def figures():
+        found = {}
+        for name in names:
+            before, after = KINDS[name](), tempered(KINDS[name](), 0.25)
+            deviation = before.sample(jax.random.key(0), (50,)) - LOC
+            nearer = LOC + 0.25 * deviation
+            ratio = after.log_prob(nearer) - before.log_prob(LOC + deviation)
+            found[name] = after.sample(jax.random.key(0), (50,)), nearer, ratio
+        return found
+
+    for name, (draws, expected, ratio) in figures().items():
+        chex.assert_trees_all_close(draws, expected, rtol=1e-5, atol=1e-6)
+        axes = 6 if name == "normal with event axes" else 3
+        chex.assert_trees_all_close(ratio, np.full(ratio.shape, axes * np.log(4.0), np.float32), rtol=1e-3)
 
 
 def test_the_variance_scales_with_the_square_of_the_temperature():
-    chex.assert_trees_all_close(tempered(KINDS["normal"], 3.0).variance, 9 * KINDS["normal"].variance, rtol=1e-6)
+    variances = jax.jit(lambda: (tempered(KINDS["normal"](), 3.0).variance, 9 * KINDS["normal"]().variance))
+    chex.assert_trees_all_close(*variances(), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["bernoulli", "categorical"])
-def test_probabilities_go_to_the_mode_or_to_equality(name):
-    before = KINDS[name]
-    chex.assert_trees_all_close(tempered(before, 0.5).logits, 2 * before.logits)
-    cold, hot = tempered(before, 1e-3).mean, tempered(before, 1e6).mean
-    if name == "bernoulli":
-        # A logit of 0 has no mode.
-        chex.assert_trees_all_close(cold, jnp.array([[1.0, 0.0, 1.0], [0.5, 1.0, 0.0]]), atol=1e-6)
-        chex.assert_trees_all_close(hot, jnp.full((2, 3), 0.5), atol=1e-5)
-    else:
-        chex.assert_trees_all_close(cold, jnp.array([2.0, 1.0]), atol=1e-6)
-        chex.assert_trees_all_close(hot, jnp.ones(2), atol=1e-5)
+def test_probabilities_go_to_the_mode_or_to_equality():
+    @jax.jit
+    def figures():
+        colder = lambda name: [tempered(KINDS[name](), t) for t in (0.5, 1e-3, 1e6)]
+        return {name: [(p.logits, p.mean) for p in colder(name)] for name in ("bernoulli", "categorical")}
+
+    # A logit of 0 has no mode.
+    modes = {"bernoulli": [[1.0, 0.0, 1.0], [0.5, 1.0, 0.0]], "categorical": [2.0, 1.0]}
+    equal = {"bernoulli": np.full((2, 3), 0.5), "categorical": np.ones(2)}
+    for name, ((logits, _), (_, cold), (_, hot)) in figures().items():
+        chex.assert_trees_all_close(logits, 2 * LOC)
+        chex.assert_trees_all_close(cold, np.float32(modes[name]), atol=1e-6)
+        chex.assert_trees_all_close(hot, np.float32(equal[name]), atol=1e-5)
 
 
 def test_a_flow_has_its_base_tempered_and_a_mixture_its_components():
-    flow, colder = KINDS["flow"], tempered(KINDS["flow"], 0.1)
-    noise = flow.base.sample(jax.random.key(0), (20,)) - LOC
-    chex.assert_trees_all_close(
-        colder.sample(jax.random.key(0), (20,)), MOVE.forward(LOC + 0.1 * noise)[0], rtol=1e-5, atol=1e-6
-    )
-    chex.assert_trees_all_equal(colder.bijector, flow.bijector)
-    mixture, colder = KINDS["mixture"], tempered(KINDS["mixture"], 0.1)
-    chex.assert_trees_all_equal(colder.logits, mixture.logits)
-    chex.assert_trees_all_close(colder.components.scale, 0.1 * mixture.components.scale)
-    # A mixture of flows, and so on down.
-    nested = tempered(Mixture(jnp.zeros(2), KINDS["flow"]), 0.1)
-    chex.assert_trees_all_close(nested.components.base.scale, 0.1 * flow.base.scale)
+    @jax.jit
+    def figures():
+        flow, colder = KINDS["flow"](), tempered(KINDS["flow"](), 0.1)
+        noise = flow.base.sample(jax.random.key(0), (20,)) - LOC
+        draws = colder.sample(jax.random.key(0), (20,)), MOVE.forward(LOC + 0.1 * noise)[0]
+        # A mixture of flows, and so on down.
+        nested = tempered(Mixture(np.zeros(2, np.float32), KINDS["flow"]()), 0.1)
+        return draws, (colder.bijector, flow.bijector), tempered(KINDS["mixture"](), 0.1), nested.components.base.scale
+
+    draws, bijectors, mixture, nested_scale = figures()
+    chex.assert_trees_all_close(*draws, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_equal(*bijectors)
+    chex.assert_trees_all_equal(mixture.logits, LOGITS)
+    chex.assert_trees_all_close(np.asarray(mixture.components.scale), np.float32(0.1 * 0.4), rtol=1e-6)
+    chex.assert_trees_all_close(np.asarray(nested_scale), np.float32(0.1 * 0.5), rtol=1e-6)
 
 
 def test_a_temperature_may_be_traced():
-    scale = jax.jit(jax.vmap(lambda t: tempered(KINDS["laplace"], t).scale))(jnp.array([0.5, 2.0]))
-    chex.assert_trees_all_close(jnp.ravel(scale), jnp.array([0.15, 0.6]), rtol=1e-6)
+    scale = jax.jit(jax.vmap(lambda t: tempered(KINDS["laplace"](), t).scale))(np.float32([0.5, 2.0]))
+    chex.assert_trees_all_close(np.ravel(scale), np.float32([0.15, 0.6]), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("distribution", "temperature", "error", "message"),
+    ("make", "temperature", "error", "message"),
     [
-        (vaejax.Delta(LOC), 0.5, TypeError, "no temperature is defined for Delta"),
-        (vaejax.Poisson(LOC), 0.5, TypeError, "no temperature is defined for Poisson"),
-        (vaejax.OptimalNormal(LOC), 0.5, TypeError, "no temperature is defined for OptimalNormal"),
-        (numpyro.Normal(LOC, 1.0), 0.5, TypeError, "no temperature is defined for Normal"),
-        (None, 0.5, TypeError, "no temperature is defined for NoneType"),
+        (lambda: vaejax.Delta(LOC), 0.5, TypeError, "Delta"),
+        (lambda: vaejax.Poisson(LOC), 0.5, TypeError, "Poisson"),
+        (lambda: vaejax.OptimalNormal(LOC), 0.5, TypeError, "OptimalNormal"),
+        (lambda: numpyro.Normal(LOC, 1.0, validate_args=False), 0.5, TypeError, "Normal"),
+        (lambda: None, 0.5, TypeError, "NoneType"),
         (
-            Transformed(numpyro.Normal(LOC, 1.0).to_event(1), MOVE),
+            lambda: Transformed(numpyro.Normal(LOC, 1.0, validate_args=False).to_event(1), MOVE),
             0.5,
             TypeError,
-            "no temperature is defined for Indep",
+            "Indep",
         ),
-        (KINDS["normal"], 0.0, ValueError, "temperature must be positive; got values down to 0.0"),
-        (KINDS["normal"], -1.0, ValueError, "temperature must be positive"),
-        (KINDS["flow"], float("nan"), ValueError, "temperature must be positive"),
-        (KINDS["bernoulli"], "warm", TypeError, "temperature must be an array; got str"),
+        (KINDS["normal"], 0.0, ValueError, r"temperature .*0\.0"),
+        (KINDS["normal"], -1.0, ValueError, r"temperature .*-1\.0"),
+        (KINDS["flow"], float("nan"), ValueError, r"temperature .*nan"),
+        (KINDS["bernoulli"], "warm", TypeError, r"temperature .*got str"),
     ],
 )
-def test_what_has_no_temperature_is_refused(distribution, temperature, error, message):
+def test_what_has_no_temperature_is_refused(make, temperature, error, message):
     with pytest.raises(error, match=message):
-        tempered(distribution, temperature)
+        tempered(make(), temperature)
+
+
+def draws_of(seed, count, mean, factor):
+    """Float32 draws of a Normal, `[count, 2]`."""
+    noise = np.random.default_rng(seed).standard_normal((count, 2))
+    return (mean + noise @ np.transpose(factor)).astype(np.float32)
 
 
 def clusters(count=1500):
     """Three parts of the points around one centre, seven around the other, with correlations of opposite sign."""
-    first_key, second_key = jax.random.split(jax.random.key(4))
-    few = MultivariateNormal(jnp.array([-4.0, 3.0]), jnp.array([[0.5, 0.0], [0.4, 0.3]])).sample(
-        first_key, (3 * count,)
-    )
-    many = MultivariateNormal(jnp.array([5.0, 0.0]), jnp.array([[1.0, 0.0], [-0.8, 0.6]])).sample(
-        second_key, (7 * count,)
-    )
-    return jnp.concatenate([few, many])
+    few = draws_of(0, 3 * count, (-4.0, 3.0), [[0.5, 0.0], [0.4, 0.3]])
+    return np.concatenate([few, draws_of(1, 7 * count, (5.0, 0.0), [[1.0, 0.0], [-0.8, 0.6]])])
+
+
+log_prob = jax.jit(lambda p, x: p.log_prob(x))
 
 
 def test_two_clusters_are_found_again():
     points = clusters()
     fitted = fit_gaussian_mixture(points, 2)
-    weights, order = jax.nn.softmax(fitted.logits), jnp.argsort(fitted.logits)
-    chex.assert_trees_all_close(weights[order], jnp.array([0.3, 0.7]), atol=1e-3)
+    assert fitted.logits.dtype == fitted.components.loc.dtype == points.dtype
+    draws = np.asarray(jax.jit(lambda fitted: fitted.sample(jax.random.key(0), (4000,)))(fitted))
+    assert abs(np.mean(draws[:, 0] < 0) - 0.3) < 5 * (0.21 / 4000) ** 0.5
+    theirs = GaussianMixture(2, reg_covar=1e-4, random_state=0).fit(points)
+    np.testing.assert_allclose(np.mean(log_prob(fitted, points)), theirs.score(points), rtol=1e-5)
+    fitted = jax.device_get(fitted)
+    order = np.argsort(fitted.logits)
+    weights = np.exp(fitted.logits) / np.sum(np.exp(fitted.logits))
+    np.testing.assert_allclose(weights[order], [0.3, 0.7], rtol=0, atol=1e-3)
     groups = [points[: 3 * 1500], points[3 * 1500 :]]
     for index, group in zip(order, groups, strict=True):
         # Far apart, each component is the maximum-likelihood Normal of its cluster.
         factor = fitted.components.scale_tril[index]
-        chex.assert_trees_all_close(fitted.components.loc[index], jnp.mean(group, axis=0), atol=5e-3)
-        chex.assert_trees_all_close(factor @ factor.T, jnp.cov(group.T, bias=True), atol=5e-3)
-    assert fitted.logits.dtype == fitted.components.loc.dtype == points.dtype
-    theirs = GaussianMixture(2, reg_covar=1e-4, random_state=0).fit(np.asarray(points))
-    chex.assert_trees_all_close(jnp.mean(fitted.log_prob(points)), theirs.score(np.asarray(points)), rtol=1e-5)
-    draws = fitted.sample(jax.random.key(0), (4000,))
-    assert abs(jnp.mean(draws[:, 0] < 0) - 0.3) < 5 * (0.21 / 4000) ** 0.5
+        np.testing.assert_allclose(fitted.components.loc[index], np.mean(group, axis=0), rtol=0, atol=5e-3)
+        np.testing.assert_allclose(factor @ factor.T, np.cov(group.T, bias=True), rtol=0, atol=5e-3)
 
 
 def test_the_seed_decides_and_integers_are_latents_too():
-    points = np.asarray(jax.random.randint(jax.random.key(0), (200, 2), -9, 10))
-    fitted = fit_gaussian_mixture(points, 3, seed=1)
-    chex.assert_trees_all_equal(fitted, fit_gaussian_mixture(points, 3, seed=1))
-    assert jnp.any(fitted.components.loc != fit_gaussian_mixture(points, 3, seed=2).components.loc)
+    points = np.random.default_rng(0).integers(-9, 10, (200, 2))
+    fitted, same, other = (jax.device_get(fit_gaussian_mixture(points, 3, seed=seed)) for seed in (1, 1, 2))
+    chex.assert_trees_all_equal(fitted, same)
+    assert np.any(fitted.components.loc != other.components.loc)
     assert fitted.components.loc.dtype == jnp.float32
-    assert jnp.any(fitted.components.loc != jnp.round(fitted.components.loc))
+    assert np.any(fitted.components.loc != np.round(fitted.components.loc))
 
 
 @pytest.mark.parametrize(
     ("latents", "count", "error", "message"),
     [
-        (jnp.ones((3, 2)), 3, ValueError, "3 components need more latents; got 3"),
-        (jnp.ones((3, 2)), 0, ValueError, "num_components must be at least 1; got 0"),
-        (jnp.ones(20), 2, ValueError, r"latents must be finite and of shape \[N, Z\]; got shape \(20,\)"),
-        (jnp.full((20, 2), jnp.nan), 2, ValueError, "latents must be finite"),
-        ([[1.0, 2.0]], 2, TypeError, "fit_gaussian_mixture: latents must be an array; got list"),
+        (np.ones((3, 2)), 3, ValueError, "3 components .*got 3"),
+        (np.ones((3, 2)), 0, ValueError, "num_components .*got 0"),
+        (np.ones(20), 2, ValueError, r"latents .*got shape \(20,\)"),
+        (np.full((20, 2), np.nan), 2, ValueError, "latents .*finite"),
+        ([[1.0, 2.0]], 2, TypeError, "fit_gaussian_mixture: latents .*got list"),
     ],
 )
 def test_latents_that_no_mixture_fits_are_refused(latents, count, error, message):
@@ -231,77 +271,98 @@ def test_latents_that_no_mixture_fits_are_refused(latents, count, error, message
         fit_gaussian_mixture(latents, count)
 
 
-TARGET = MultivariateNormal(jnp.array([3.0, -20.0]), jnp.array([[0.2, 0.0], [4.5, 6.0]]))
+MEAN, FACTOR_2 = np.float32([3.0, -20.0]), np.float32([[0.2, 0.0], [4.5, 6.0]])
+
+
+def target(count, seed=0):
+    return draws_of(seed, count, MEAN, FACTOR_2)
+
+
+@cache
+def small_flow():
+    """A flow to start from, compiled once."""
+    return jax.jit(lambda: vaejax.coupling_flow(jax.random.key(1), 2, num_layers=2, hidden_size=4))()
 
 
 def test_before_training_a_flow_is_the_normal_of_the_moments():
     """With a learning rate of 0: the latents are standardized, whatever their units."""
-    points = TARGET.sample(jax.random.key(0), (500,))
-    flow = vaejax.coupling_flow(jax.random.key(1), 2, hidden_size=4)
-    prior = fit_flow(jax.random.key(2), points, flow, epochs=1, learning_rate=0.0)
-    expected = Normal(jnp.mean(points, axis=0), jnp.std(points, axis=0))
-    chex.assert_trees_all_close(prior.log_prob(points), expected.log_prob(points), rtol=1e-4, atol=1e-4)
+    points = target(500)
+    prior = fit_flow(jax.random.key(2), points, small_flow(), epochs=1, learning_rate=0.0)
+    expected = scipy.stats.norm(points.mean(0), points.std(0)).logpdf(points).sum(1)
+    np.testing.assert_allclose(log_prob(prior, points), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("the same of trained flows, which are fitted three times")
 def test_a_flow_sees_latents_without_their_units():
     """Also when it has been trained: stretched latents have the same density but for the volume."""
-    points = TARGET.sample(jax.random.key(0), (100,))
-    flow = vaejax.coupling_flow(jax.random.key(1), 2, hidden_size=4)
+    points = target(100)
+    flow = jax.jit(lambda: vaejax.coupling_flow(jax.random.key(1), 2, hidden_size=4))()
     fit = lambda points: fit_flow(jax.random.key(2), points, flow, epochs=20, batch_size=50, learning_rate=1e-2)
-    plain, stretched = fit(points).log_prob(points), fit(64.0 * points).log_prob(64.0 * points)
+    plain, stretched = log_prob(fit(points), points), log_prob(fit(64.0 * points), 64.0 * points)
     chex.assert_trees_all_close(stretched, plain - 2 * jnp.log(64.0), atol=1e-2)
-    assert (
-        jnp.mean(plain - fit_flow(jax.random.key(2), points, flow, epochs=1, learning_rate=0.0).log_prob(points)) > 0.05
-    )
+    start = fit_flow(jax.random.key(2), points, flow, epochs=1, learning_rate=0.0)
+    assert jnp.mean(plain - log_prob(start, points)) > 0.05
 
 
-@pytest.mark.parametrize("make", [vaejax.coupling_flow, vaejax.masked_autoregressive_flow])
+@pytest.mark.parametrize(
+    "make",
+    [
+        vaejax.coupling_flow,
+        pytest.param(vaejax.masked_autoregressive_flow, marks=pytest.mark.slow("another flow, trained the same way")),
+    ],
+)
 def test_a_flow_comes_to_the_entropy_of_a_correlated_normal(make):
     """An affine layer can be exact here; what is left is less than 0.05 nats on new points."""
-    points, fresh = (TARGET.sample(jax.random.key(seed), (4000,)) for seed in (0, 5))
-    flow = make(jax.random.key(1), 2, num_layers=2, hidden_size=16)
+    points, fresh = target(4000), target(4000, seed=5)
+    flow = jax.jit(lambda: make(jax.random.key(1), 2, num_layers=2, hidden_size=16))()
     prior = fit_flow(jax.random.key(2), points, flow, epochs=30, learning_rate=5e-3)
-    missing = jnp.mean(TARGET.log_prob(fresh) - prior.log_prob(fresh))
-    start = jnp.mean(TARGET.log_prob(fresh) - Normal(TARGET.mean, jnp.std(points, axis=0)).log_prob(fresh))
-    assert start > 0.2
-    assert 0 < missing < 0.05
     # It is a density, and its draws are those of the target.
-    span = [jnp.linspace(m - 8 * s, m + 8 * s, 400) for m, s in zip(TARGET.mean, jnp.std(points, axis=0), strict=True)]
-    grid = jnp.stack(jnp.meshgrid(*span, indexing="ij"), axis=-1)
+    spread = points.std(0)
+    span = [np.linspace(m - 8 * s, m + 8 * s, 400) for m, s in zip(MEAN, spread, strict=True)]
+    grid = np.stack(np.meshgrid(*span, indexing="ij"), axis=-1).reshape(-1, 2).astype(np.float32)
+    figures = jax.jit(lambda p, x: (p.log_prob(x), p.sample(jax.random.key(3), (4000,))))
+    log_probs, draws = jax.device_get(figures(prior, np.concatenate([fresh, grid])))
+    ours, of_grid = log_probs[:4000], log_probs[4000:]
+    exact = scipy.stats.multivariate_normal(MEAN, FACTOR_2 @ FACTOR_2.T).logpdf(fresh)
+    assert np.mean(exact - scipy.stats.norm(MEAN, spread).logpdf(fresh).sum(1)) > 0.2
+    assert 0 < np.mean(exact - ours) < 0.05
     cell = (span[0][1] - span[0][0]) * (span[1][1] - span[1][0])
-    chex.assert_trees_all_close(jnp.sum(jnp.exp(prior.log_prob(grid))) * cell, 1.0, atol=2e-3)
-    draws = prior.sample(jax.random.key(3), (4000,))
-    whitened = jnp.linalg.solve(TARGET.scale_tril, (draws - TARGET.mean).T)
-    chex.assert_trees_all_close(jnp.cov(whitened), jnp.eye(2), atol=0.2)
-    chex.assert_trees_all_close(jnp.mean(whitened, axis=1), jnp.zeros(2), atol=0.15)
+    np.testing.assert_allclose(np.sum(np.exp(of_grid)) * cell, 1.0, atol=2e-3)
+    whitened = np.linalg.solve(FACTOR_2, (draws - MEAN).T)
+    np.testing.assert_allclose(np.cov(whitened), np.eye(2), atol=0.2)
+    np.testing.assert_allclose(np.mean(whitened, axis=1), np.zeros(2), atol=0.15)
 
 
 def test_few_latents_make_one_batch_and_a_key_one_flow():
-    points = TARGET.sample(jax.random.key(0), (10,))
-    flow = vaejax.coupling_flow(jax.random.key(1), 2, hidden_size=4)
+    points, flow = target(10), small_flow()
+    before = jax.tree.map(np.array, flow)
     fitted = [fit_flow(jax.random.key(2), points, flow, epochs=2, batch_size=128) for _ in range(2)]
     chex.assert_trees_all_equal(*fitted)
     # What is trained is a copy.
-    chex.assert_trees_all_equal(flow, vaejax.coupling_flow(jax.random.key(1), 2, hidden_size=4))
-    assert any(jnp.any(a != b) for a, b in zip(*map(jax.tree.leaves, (flow, fitted[0].bijector)), strict=False))
+    chex.assert_trees_all_equal(flow, before)
+    pairs = zip(*map(jax.tree.leaves, jax.device_get((flow, fitted[0].bijector))), strict=False)
+    assert any(np.any(a != b) for a, b in pairs)
 
 
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"key": 0}, TypeError, "key must be a typed PRNG key"),
-        ({"latents": jnp.ones(20)}, ValueError, r"fit_flow: latents must be finite and of shape \[N, Z\]"),
-        ({"latents": jnp.full((20, 2), jnp.inf)}, ValueError, "fit_flow: latents must be finite"),
-        ({"latents": None}, TypeError, "fit_flow: latents must be an array; got NoneType"),
-        ({"latents": jnp.ones((20, 3))}, ValueError, "shape"),
-        ({"flow": None}, TypeError, r"must be a bijector with forward and inverse; got NoneType"),
-        ({"epochs": 0}, ValueError, "fit_flow: epochs must be at least 1; got 0"),
-        ({"batch_size": 0}, ValueError, "batch_size must be at least 1; got 0"),
+        ({"key": 0}, TypeError, "^key must"),
+        ({"latents": np.ones(20)}, ValueError, r"fit_flow: latents .*got shape \(20,\)"),
+        ({"latents": np.full((20, 2), np.inf)}, ValueError, "fit_flow: latents .*finite"),
+        ({"latents": None}, TypeError, "fit_flow: latents .*got NoneType"),
+        ({"latents": np.ones((20, 3), np.float32)}, ValueError, "shape"),
+        ({"flow": None}, TypeError, r"bijector .*got NoneType"),
+        ({"epochs": 0}, ValueError, "fit_flow: epochs .*got 0"),
+        ({"batch_size": 0}, ValueError, "batch_size .*got 0"),
     ],
 )
 def test_what_no_flow_can_be_fitted_to_is_refused(changes, error, message):
-    flow = vaejax.coupling_flow(jax.random.key(1), 2, hidden_size=4)
-    arguments = {"key": jax.random.key(0), "latents": jnp.ones((20, 2)), "flow": flow, "epochs": 1} | changes
+    arguments = {
+        "key": jax.random.key(0),
+        "latents": np.ones((20, 2), np.float32),
+        "flow": small_flow(),
+        "epochs": 1,
+    } | changes
     with pytest.raises(error, match=message):
         fit_flow(**arguments)

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vaejax import cli, data, experiment, feed, sweep
+from vaejax import cli, data, experiment, feed, outcome, pictures, program, sweep
 from vaejax.settings import FeedChoice, Running
 
 PATH = str(Path(__file__).with_name("kinds.py"))
 tiny = experiment.load_experiment(str(Path(__file__).with_name("tiny.py")))
 kinds = experiment.load_experiment(PATH)
 OF_IMAGES = {"reconstructions.png", "samples.png", "manifold.png", "traversals.png", "interpolations.png"}
+WITHOUT_IMAGES = {"vectors", "counts", "two channels"}
 OF_ALL = {"curves.png", "latents.png", "kl_per_axis.png"}
 
 
@@ -21,37 +22,80 @@ def train(folder, kind, *words):
     return cli.main(["train", PATH, "--kind", kind, "--output", str(folder), *words])
 
 
-# The others take the same ways through a run, and as long.
-QUICK = ("vectors", "colour", "lazy once")
+STREAMED = ("--feed", "streamed", "--epochs", "3")
 
 
-def each(names, quick=QUICK):
-    return [pytest.param(name, marks=[] if name in quick else pytest.mark.slow) for name in names]
-
-
-@pytest.mark.parametrize("kind", each(kinds.KINDS))
-def test_every_kind_of_data_trains_and_what_can_be_shown_is_drawn(kind, tmp_path, capsys):
-    folder = tmp_path / "run"
-    assert train(folder, kind) == 0, capsys.readouterr().err
+def check_pictures(kind, folder):
     drawn = {path.name for path in folder.glob("*.png")}
-    assert drawn == (OF_ALL if kind in ("vectors", "counts", "two channels") else OF_ALL | OF_IMAGES)
+    assert drawn == (OF_ALL if kind in WITHOUT_IMAGES else OF_ALL | OF_IMAGES)
+
+
+def check_figures(folder):
     results = json.loads((folder / "results.json").read_text(), parse_constant=lambda name: pytest.fail(name))
     assert results["test"]["squared_error"]["mean"] > 0
 
 
-@pytest.mark.parametrize("choice", each(["resident", "streamed"], ["streamed"]))
-def test_lazy_examples_go_on_to_the_bit(choice, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("kind", sorted(WITHOUT_IMAGES))
+def test_of_what_is_no_image_the_codes_are_drawn(kind, tmp_path):
+    experiment = kinds.build(kinds.Settings(kind=kind))
+    codes = np.random.default_rng(0).normal(size=(len(experiment.dataset.test.examples), 2))
+    measured = outcome.Measured({}, np.zeros(len(codes), np.uint32), codes, np.ones_like(codes), codes**2)
+    history = [{"step": step, "negative_elbo": 3.0 - step} for step in (1, 2)]
+    for path in pictures.draw(experiment, None, measured, history, tmp_path):
+        assert path.stat().st_size > 0
+    check_pictures(kind, tmp_path)
+
+
+@pytest.mark.slow("trains every kind of data, and draws it")
+@pytest.mark.parametrize("kind", kinds.KINDS)
+def test_every_kind_of_data_trains_and_what_can_be_shown_is_drawn(kind, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert train(folder, kind) == 0, capsys.readouterr().err
+    check_pictures(kind, folder)
+    check_figures(folder)
+
+
+def check_going_on(straight, stopped, kind, *words):
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.stop_at(patch, 13, signal.SIGINT)
+        assert train(stopped, kind, *words) == 130
+    assert train(stopped, kind, *words) == 0
+    assert tiny.lines(stopped) == tiny.lines(straight)
+    assert tiny.figures(stopped) == tiny.figures(straight)
+
+
+@pytest.mark.usefixtures("without_pictures", "shared_programs")
+def test_lazy_examples_train_and_go_on_to_the_bit(tmp_path):
+    assert train(tmp_path / "straight", "lazy once", *STREAMED) == 0
+    check_figures(tmp_path / "straight")
+    check_going_on(tmp_path / "straight", tmp_path / "stopped", "lazy once", *STREAMED)
+
+
+@pytest.mark.slow("levels, another feed and held-out examples")
+@pytest.mark.usefixtures("without_pictures", "shared_programs")
+@pytest.mark.parametrize("choice", ["resident", "streamed"])
+def test_lazy_levels_go_on_to_the_bit(choice, tmp_path):
     words = ("--feed", choice, "--validation-size", "8", "--epochs", "3")
     assert train(tmp_path / "straight", "lazy", *words) == 0
-    tiny.stop_at(monkeypatch, 13, signal.SIGINT)
-    assert train(tmp_path / "stopped", "lazy", *words) == 130
-    assert train(tmp_path / "stopped", "lazy", *words) == 0
-    assert tiny.lines(tmp_path / "stopped") == tiny.lines(tmp_path / "straight")
-    assert tiny.figures(tmp_path / "stopped") == tiny.figures(tmp_path / "straight")
+    check_going_on(tmp_path / "straight", tmp_path / "stopped", "lazy", *words)
 
 
-@pytest.mark.parametrize("kind", each(["lazy", "once", "lazy once"]))
-def test_a_sweep_of_them_is_the_runs(kind, tmp_path, capsys):
+@pytest.mark.parametrize("kind", ["lazy", "once", "lazy once"])
+def test_a_sweep_of_them_has_their_examples(kind, monkeypatch):
+    settings = kinds.Settings(kind=kind)
+    experiment, fed = kinds.build(settings), []
+    monkeypatch.setattr(sweep, "resident", lambda step, examples, *_, **__: fed.append(examples))
+    values = sweep.member_values(settings, {"beta": [0.5, 2.0]}, 1)
+    sweep.make_sweep_program(settings, kinds.build, experiment, values)
+    (examples,) = fed
+    np.testing.assert_array_equal(examples, experiment.dataset.train.examples[np.arange(len(examples))])
+    assert len(examples) == len(experiment.dataset.train.examples)
+
+
+@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.slow("trains what is proved of the examples and of the members of a sweep")
+@pytest.mark.parametrize("kind", ["lazy", "once", "lazy once"])
+def test_a_sweep_of_them_is_the_runs(kind, tmp_path):
     folder = tmp_path / "sweep"
     assert cli.main(["sweep", PATH, "--kind", kind, "--over", "beta=0.5,2", "--output", str(folder)]) == 0
     members = json.loads((folder / "results.json").read_text())["members"]
@@ -73,8 +117,6 @@ def test_a_sweep_over_what_does_not_fit_on_the_device_is_refused(monkeypatch):
 
 def test_little_is_read_to_see_whether_data_fit(monkeypatch):
     """Not the whole of a large set, and not much of it at once."""
-    from vaejax import program
-
     asked = []
 
     def count(rows):
@@ -95,8 +137,6 @@ def test_little_is_read_to_see_whether_data_fit(monkeypatch):
 
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_values_outside_the_support_are_found_in_every_split(split):
-    from vaejax import program
-
     experiment = kinds.build(kinds.Settings(kind="once"))
     dataset = experiment.dataset._replace(validation=experiment.dataset.test)
     bad = dataset.splits[split].examples.copy()

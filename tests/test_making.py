@@ -1,5 +1,7 @@
 """What is made of a model is a function of the key and the number of a row, whatever is made at once."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +17,7 @@ IMAGES = RANDOM.integers(0, 17, (N, 2, 2, 1)).astype(np.uint8)
 LABELS = RANDOM.integers(0, 5, N)
 FACTORS = RANDOM.integers(0, 9, (N, 2))
 # The second latent is dead, the third tells more than the first.
-GAIN, SCALE = jnp.array([0.5, 0.0, 3.0]), jnp.array([0.6, 1.0, 0.2])
+GAIN, SCALE = np.float32([0.5, 0.0, 3.0]), np.float32([0.6, 1.0, 0.2])
 
 
 def encode(params, x):
@@ -44,10 +46,14 @@ def experiment_of(examples=IMAGES, **changes):
 
 EXPERIMENT = experiment_of()
 PARAMS = {
-    "encoder": jnp.asarray(RANDOM.normal(size=(4, 3)), jnp.float32),
-    "decoder": jnp.asarray(RANDOM.normal(size=(3, 4)), jnp.float32),
+    "encoder": RANDOM.normal(size=(4, 3)).astype(np.float32),
+    "decoder": RANDOM.normal(size=(3, 4)).astype(np.float32),
 }
-KEY = jax.random.key(7)
+
+
+def seven():
+    """The key of what is drawn."""
+    return jax.random.key(7)
 
 
 def whole(chunks, at_most=None):
@@ -59,8 +65,11 @@ def whole(chunks, at_most=None):
 
 def prepared(numbers):
     """x of test examples, one by one."""
-    keys = outcome.evaluation_keys()
-    return jnp.stack([outcome.prepare_example(EXPERIMENT, keys, n, jnp.asarray(IMAGES[n])) for n in numbers])
+    return np.stack([prepared_one(outcome.evaluation_keys(), n, IMAGES[n]) for n in numbers])
+
+
+prepared_one = jax.jit(partial(outcome.prepare_example, EXPERIMENT))
+mean_of_decoder = jax.jit(lambda z: decode(PARAMS, z).mean)
 
 
 def assert_same(found, expected):
@@ -71,18 +80,21 @@ def assert_same(found, expected):
 
 @pytest.fixture(scope="module")
 def samples():
-    return whole(making.generate(KEY, EXPERIMENT, PARAMS, 103, draw=True))
+    return whole(making.generate(seven(), EXPERIMENT, PARAMS, 103, draw=True))
 
 
-@pytest.mark.parametrize("batch_size", [1, 10, 103])
+other_batch = pytest.mark.slow("another size of a batch")
+
+
+@pytest.mark.parametrize("batch_size", [pytest.param(1, marks=other_batch), 10, pytest.param(103, marks=other_batch)])
 def test_samples_are_the_same_whatever_is_made_at_once(samples, batch_size):
-    chunks = making.generate(KEY, EXPERIMENT, PARAMS, 103, draw=True, batch_size=batch_size)
+    chunks = making.generate(seven(), EXPERIMENT, PARAMS, 103, draw=True, batch_size=batch_size)
     assert_same(whole(chunks, at_most=batch_size), samples)
 
 
 def test_a_sample_does_not_depend_on_how_many_there_are_and_all_differ(samples):
     assert_same(
-        whole(making.generate(KEY, EXPERIMENT, PARAMS, 5, draw=True)),
+        whole(making.generate(seven(), EXPERIMENT, PARAMS, 5, draw=True)),
         {name: rows[:5] for name, rows in samples.items()},
     )
     assert len(np.unique(samples["z"], axis=0)) == 103
@@ -90,10 +102,10 @@ def test_a_sample_does_not_depend_on_how_many_there_are_and_all_differ(samples):
 
 def test_samples_are_draws_of_the_prior_and_of_the_likelihood_or_its_means():
     count = 4000
-    drawn = whole(making.generate(KEY, EXPERIMENT, PARAMS, count, draw=True, batch_size=2000))
-    means = whole(making.generate(KEY, EXPERIMENT, PARAMS, count, draw=False, batch_size=2000))
+    drawn = whole(making.generate(seven(), EXPERIMENT, PARAMS, count, draw=True, batch_size=2000))
+    means = whole(making.generate(seven(), EXPERIMENT, PARAMS, count, draw=False, batch_size=2000))
     np.testing.assert_array_equal(drawn["z"], means["z"])
-    np.testing.assert_allclose(means["x"], decode(PARAMS, jnp.asarray(means["z"])).mean, rtol=1e-5)
+    np.testing.assert_allclose(means["x"], mean_of_decoder(means["z"]), rtol=1e-5)
     assert set(np.unique(drawn["x"])) == {0, 1}
     noise = (drawn["x"] - means["x"]) / np.sqrt(means["x"] * (1 - means["x"]))
     # Standardized: no mean, unit variance, and nothing to do with z.
@@ -106,11 +118,11 @@ def test_samples_are_draws_of_the_prior_and_of_the_likelihood_or_its_means():
 
 def test_temperature_and_another_prior():
     plain, cool = (
-        whole(making.generate(KEY, EXPERIMENT, PARAMS, 9, draw=False, temperature=each)) for each in (1.0, 0.5)
+        whole(making.generate(seven(), EXPERIMENT, PARAMS, 9, draw=False, temperature=each)) for each in (1.0, 0.5)
     )
     np.testing.assert_allclose(cool["z"], 0.5 * plain["z"], rtol=1e-6)
-    far = vaejax.Normal(jnp.full(3, 100.0), 1.0).expand((3,))
-    other = whole(making.generate(KEY, EXPERIMENT, PARAMS, 9, draw=False, prior=far))
+    far = vaejax.Normal(np.full(3, 100.0, np.float32), 1.0).expand((3,))
+    other = whole(making.generate(seven(), EXPERIMENT, PARAMS, 9, draw=False, prior=far))
     np.testing.assert_allclose(other["z"], plain["z"] + 100, rtol=1e-6)
 
 
@@ -125,7 +137,7 @@ def test_all_chunks_are_one_program():
     counts = []
     for batch_size in (10, 4):
         traces.clear()
-        whole(making.generate(KEY, experiment, PARAMS, 10, draw=False, batch_size=batch_size))
+        whole(making.generate(seven(), experiment, PARAMS, 10, draw=False, batch_size=batch_size))
         counts.append(len(traces))
     assert counts[0] == counts[1]
 
@@ -133,16 +145,16 @@ def test_all_chunks_are_one_program():
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"count": 0}, ValueError, "count must be at least 1; got 0"),
-        ({"count": -3}, ValueError, "count must be at least 1; got -3"),
-        ({"count": 2**32}, ValueError, "count must be at most 4,294,967,295, since samples after it would repeat"),
-        ({"count": 10**30}, ValueError, "count must be at most"),
-        ({"count": 2.5}, TypeError, "count must be an integer; got float 2.5"),
-        ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
-        ({"temperature": 0.0}, ValueError, "temperature must be positive"),
-        ({"temperature": float("nan")}, ValueError, "temperature must be one finite number; got nan"),
-        ({"temperature": np.ones(2)}, ValueError, "temperature must be one finite number"),
-        ({"prior": 3}, TypeError, "prior must be a distribution"),
+        ({"count": 0}, ValueError, "^count .*got 0"),
+        ({"count": -3}, ValueError, "^count .*got -3"),
+        ({"count": 2**32}, ValueError, "^count .*4,294,967,295"),
+        ({"count": 10**30}, ValueError, "^count .*4,294,967,295"),
+        ({"count": 2.5}, TypeError, "^count .*got float 2.5"),
+        ({"batch_size": 0}, ValueError, "^batch_size .*got 0"),
+        ({"temperature": 0.0}, ValueError, "^temperature .*0.0"),
+        ({"temperature": float("nan")}, ValueError, "^temperature .*nan"),
+        ({"temperature": np.ones(2)}, ValueError, "^temperature must"),
+        ({"prior": 3}, TypeError, "^prior must"),
         ({"prior": vaejax.standard_normal.expand((4,))}, (TypeError, ValueError), "4"),
         ({"experiment": experiment_of(prior=None)}, ValueError, "no prior .*code_prior"),
     ],
@@ -150,39 +162,40 @@ def test_all_chunks_are_one_program():
 def test_what_cannot_be_generated_is_said_at_once(changes, error, message):
     wanted = {"experiment": EXPERIMENT, "params": PARAMS, "count": 3, "draw": True} | changes
     with pytest.raises(error, match=message):
-        making.generate(KEY, **wanted)
+        making.generate(seven(), **wanted)
 
 
 def test_a_prior_is_fitted_to_the_codes_of_training_examples():
     codes = making.encode_means(EXPERIMENT, PARAMS, making.choose(EXPERIMENT.dataset, "train"))
-    prior = making.code_prior(KEY, experiment_of(prior=None), PARAMS, 2)
+    prior = making.code_prior(seven(), experiment_of(prior=None), PARAMS, 2)
     # What expectation maximisation gives has the mean of the points.
     np.testing.assert_allclose(prior.mean, codes.mean(axis=0), atol=1e-5)
-    drawn = whole(making.generate(KEY, experiment_of(prior=None), PARAMS, 3, draw=False, prior=prior))
+    drawn = whole(making.generate(seven(), experiment_of(prior=None), PARAMS, 3, draw=False, prior=prior))
     assert drawn["x"].shape == (3, 2, 2, 1)
 
 
 NUMBERS = [5, 3, 5, 22, 0]
 
 
-@pytest.mark.parametrize("batch_size", [2, 9])
+@pytest.mark.parametrize("batch_size", [2, pytest.param(9, marks=other_batch)])
 def test_reconstructions_are_of_the_x_that_is_measured(batch_size):
     chosen = making.choose(EXPERIMENT.dataset, "test", NUMBERS)
-    found = whole(making.reconstruct(KEY, EXPERIMENT, PARAMS, chosen, draw=False, batch_size=batch_size))
-    drawn = whole(making.reconstruct(KEY, EXPERIMENT, PARAMS, chosen, draw=True, batch_size=batch_size))
+    found = whole(making.reconstruct(seven(), EXPERIMENT, PARAMS, chosen, draw=False, batch_size=batch_size))
+    drawn = whole(making.reconstruct(seven(), EXPERIMENT, PARAMS, chosen, draw=True, batch_size=batch_size))
     x = prepared(NUMBERS)
-    q = encode(PARAMS, x)
-    z = jnp.stack([encode(PARAMS, x[i]).sample(jax.random.fold_in(KEY, n)) for i, n in enumerate(NUMBERS)])
-    expected = {"index": NUMBERS, "x": x, "reconstruction": decode(PARAMS, q.mean).mean}
+    draw = jax.jit(lambda x, n: encode(PARAMS, x).sample(jax.random.fold_in(seven(), n)))
+    z = np.stack([draw(x[i], n) for i, n in enumerate(NUMBERS)])
+    means = jax.jit(lambda x: encode(PARAMS, x).mean)(x)
+    expected = {"index": NUMBERS, "x": x, "reconstruction": mean_of_decoder(means)}
     assert_same(found, expected)
-    assert_same(drawn, expected | {"reconstruction": decode(PARAMS, z).mean})
+    assert_same(drawn, expected | {"reconstruction": mean_of_decoder(z)})
 
 
-@pytest.mark.parametrize("batch_size", [7, 100])
+@pytest.mark.parametrize("batch_size", [7, pytest.param(100, marks=other_batch)])
 def test_codes_and_what_is_known_of_them(batch_size):
     chosen = making.choose(EXPERIMENT.dataset, "test")
-    found = whole(making.encode(KEY, EXPERIMENT, PARAMS, chosen, draw=True, batch_size=batch_size), batch_size)
-    mean, variance = np.asarray(encode(PARAMS, prepared(range(N))).mean), np.broadcast_to(SCALE**2, (N, 3))
+    found = whole(making.encode(seven(), EXPERIMENT, PARAMS, chosen, draw=True, batch_size=batch_size), batch_size)
+    mean, variance = codes(), np.broadcast_to(SCALE**2, (N, 3))
     assert_same(
         {name: found[name] for name in found if name != "draw"},
         {
@@ -197,12 +210,12 @@ def test_codes_and_what_is_known_of_them(batch_size):
     noise = (found["draw"] - mean) / np.sqrt(variance)
     assert len(np.unique(noise)) == 3 * N
     assert abs(noise.mean()) < 5 / np.sqrt(3 * N)
-    assert "draw" not in next(making.encode(KEY, EXPERIMENT, PARAMS, chosen, draw=False))
+    assert "draw" not in next(making.encode(seven(), EXPERIMENT, PARAMS, chosen, draw=False))
 
 
 def test_rows_keep_their_labels_in_any_order():
     chosen = making.choose(EXPERIMENT.dataset, "test", NUMBERS)
-    found = whole(making.encode(KEY, EXPERIMENT, PARAMS, chosen, draw=False, batch_size=2))
+    found = whole(making.encode(seven(), EXPERIMENT, PARAMS, chosen, draw=False, batch_size=2))
     np.testing.assert_array_equal(found["label"], LABELS[NUMBERS])
     np.testing.assert_array_equal(found["factors"], FACTORS[NUMBERS])
 
@@ -210,14 +223,14 @@ def test_rows_keep_their_labels_in_any_order():
 def test_a_point_has_no_kl():
     point = nets.Model(None, lambda params, x: vaejax.Delta(encode(params, x).mean), decode)
     chosen = making.choose(EXPERIMENT.dataset, "test", [0])
-    (chunk,) = making.encode(KEY, experiment_of(model=point), PARAMS, chosen, draw=False)
+    (chunk,) = making.encode(seven(), experiment_of(model=point), PARAMS, chosen, draw=False)
     assert not {"kl_per_axis", "variance"} & set(chunk)
     found = making.read_codes(experiment_of(model=point), PARAMS)
     assert found.kl is None
     assert making.live_axes(found).tolist() == [0, 1, 2]
     no_posterior = nets.Model(None, lambda params, x: (x, x), decode)
     with pytest.raises(TypeError, match="encode must return a distribution"):
-        making.encode(KEY, experiment_of(model=no_posterior), PARAMS, chosen, draw=False)
+        making.encode(seven(), experiment_of(model=no_posterior), PARAMS, chosen, draw=False)
 
 
 def test_lazy_examples_are_read_once_and_a_part_at_a_time():
@@ -229,15 +242,17 @@ def test_lazy_examples_are_read_once_and_a_part_at_a_time():
 
     lazy = experiment_of(data.Lazy(read, IMAGES.shape, IMAGES.dtype, ""))
     chosen = making.choose(lazy.dataset, "test", NUMBERS)
-    found = whole(making.reconstruct(KEY, lazy, PARAMS, chosen, draw=False, batch_size=2))
+    found = whole(making.reconstruct(seven(), lazy, PARAMS, chosen, draw=False, batch_size=2))
     assert reads == [[5, 3], [5, 22], [0]]
     stored = making.choose(EXPERIMENT.dataset, "test", NUMBERS)
-    assert_same(found, whole(making.reconstruct(KEY, EXPERIMENT, PARAMS, stored, draw=False)))
+    assert_same(found, whole(making.reconstruct(seven(), EXPERIMENT, PARAMS, stored, draw=False)))
 
 
 def test_splits_have_x_of_their_own():
     each = [
-        whole(making.reconstruct(KEY, EXPERIMENT, PARAMS, making.choose(EXPERIMENT.dataset, split), draw=False))["x"]
+        whole(making.reconstruct(seven(), EXPERIMENT, PARAMS, making.choose(EXPERIMENT.dataset, split), draw=False))[
+            "x"
+        ]
         for split in ("train", "test")
     ]
     # The same images, binarized by other noise.
@@ -247,7 +262,7 @@ def test_splits_have_x_of_their_own():
 def test_examples_of_a_persons_own():
     own = making.given(EXPERIMENT.dataset, IMAGES.astype(np.int64))
     stored = making.choose(EXPERIMENT.dataset, "test")
-    assert_same(*(whole(making.reconstruct(KEY, EXPERIMENT, PARAMS, each, draw=False)) for each in (own, stored)))
+    assert_same(*(whole(making.reconstruct(seven(), EXPERIMENT, PARAMS, each, draw=False)) for each in (own, stored)))
     for examples, error, message in [
         (
             IMAGES[0],
@@ -303,9 +318,9 @@ def test_interpolations_end_at_the_reconstructions(spherical):
     assert found["position"].tolist() == [0, 0.25, 0.5, 0.75, 1] * 3
     for step, side in ((0, 0), (4, 1)):
         chosen = making.choose(EXPERIMENT.dataset, "test", [pair[side] for pair in pairs])
-        expected = whole(making.reconstruct(KEY, EXPERIMENT, PARAMS, chosen, draw=False))["reconstruction"]
+        expected = whole(making.reconstruct(seven(), EXPERIMENT, PARAMS, chosen, draw=False))["reconstruction"]
         np.testing.assert_allclose(found["x"][step::5], expected, rtol=1e-5)
-    np.testing.assert_allclose(found["x"], decode(PARAMS, jnp.asarray(found["z"])).mean, rtol=1e-5)
+    np.testing.assert_allclose(found["x"], mean_of_decoder(found["z"]), rtol=1e-5)
     way = making.great_circle if spherical else making.straight_line
     quarter = way(found["z"][::5], found["z"][4::5], np.full(3, 0.25))
     np.testing.assert_allclose(found["z"][1::5], quarter, atol=1e-6)
@@ -348,7 +363,7 @@ def test_a_traversal_moves_one_latent_at_a_time_those_first_that_tell_most():
     expected = np.tile(np.median(codes(), axis=0), (8, 1))
     expected[np.arange(8), found["axis"]] = found["value"]
     np.testing.assert_allclose(found["z"], expected, atol=1e-7)
-    np.testing.assert_allclose(found["x"], decode(PARAMS, jnp.asarray(found["z"])).mean, rtol=1e-5)
+    np.testing.assert_allclose(found["x"], mean_of_decoder(found["z"]), rtol=1e-5)
 
 
 def test_a_traversal_starts_where_it_is_told():
@@ -362,7 +377,7 @@ def test_a_traversal_starts_where_it_is_told():
 
 def codes():
     """The posterior means of all test examples."""
-    return np.asarray(encode(PARAMS, prepared(range(N))).mean)
+    return (prepared(range(N)).reshape(N, 4) @ PARAMS["encoder"] - 0.5) * GAIN
 
 
 def test_a_traversal_goes_over_what_the_codes_have():
@@ -394,7 +409,7 @@ def test_the_codes_are_read_once():
 def test_dead_latents_are_named():
     found = making.read_codes(EXPERIMENT, PARAMS)
     kl = found.kl
-    each = whole(making.encode(KEY, EXPERIMENT, PARAMS, making.choose(EXPERIMENT.dataset, "test"), draw=False))[
+    each = whole(making.encode(seven(), EXPERIMENT, PARAMS, making.choose(EXPERIMENT.dataset, "test"), draw=False))[
         "kl_per_axis"
     ]
     np.testing.assert_allclose(kl, each.mean(axis=0), rtol=1e-5)

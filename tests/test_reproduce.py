@@ -2,53 +2,51 @@
 
 import dataclasses
 import doctest
-import importlib
+import functools
+import itertools
 import json
 import math
 import os
 import signal
-import sys
 from pathlib import Path
 
 import chex
 import jax
 import jax.numpy as jnp
+import matplotlib.figure
 import numpy as np
 import optax
 import pytest
+from scipy import special
 
+from experiments.reproduce import __main__ as command
+from experiments.reproduce import measures, page, records, tables, work
+from tests.conftest import patch_pictures
 from vaejax import cli, data, experiment, kl_divergence, run
 from vaejax.findings import read_findings
 from vaejax.settings import Precision
 
 ROOT = Path(__file__).parent.parent
 
-
-def load(*names):
-    sys.path.insert(0, str(ROOT))
-    try:
-        return [importlib.import_module(f"experiments.reproduce.{name}") for name in names]
-    finally:
-        sys.path.remove(str(ROOT))
-
-
 tiny = experiment.load_experiment(str(Path(__file__).with_name("tiny.py")))
-command, measures, page, records, tables, work = load("__main__", "measures", "page", "records", "tables", "work")
 two_layers = experiment.load_experiment(str(ROOT / "experiments" / "mnist_iwae_two_layers.py"))
 mnist_iwae = two_layers.mnist_iwae
 
 SIZE = tables.Size("here", {"epochs": 2}, goals={"wide": 20.0}, num_seeds=2, num_examples=8, num_samples=50)
+WATCHED = SIZE._replace(settings={"epochs": 3, "training": {"validation_size": 8}})
+HIDDEN = {"hidden_sizes": (4,)}
 TABLE = tables.Table(
     "Tiny tables",
     "Nobody 2015",
     "as it was",
     {
-        "wide": tables.Row("three latents", tiny.__file__, {}, 9.0, "Table 9"),
-        "narrow": tables.Row("one latent", tiny.__file__, {"latent_size": 1}),
+        "wide": tables.Row("three latents", tiny.__file__, HIDDEN, 9.0, "Table 9"),
+        "narrow": tables.Row("one latent", tiny.__file__, {**HIDDEN, "latent_size": 1}),
     },
     {"quick": SIZE, "together": SIZE._replace(together=True)},
     [tables.Claim("wide", "narrow"), tables.Claim("narrow", "wide", strict=False)],
 )
+WHOLE = pytest.mark.slow("trains every row of a table")
 
 
 class Place:
@@ -71,10 +69,54 @@ def place(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    """All rows of the table, run."""
+def trained_seed(tmp_path_factory):
+    """Seed 1 of the row `wide`, trained and measured: what was measured, and its record."""
+    taken, likelihood = [], measures.MEASURES["likelihood"]
+    measure = likelihood._replace(take=lambda size, trained: taken.append(trained) or likelihood.take(size, trained))
+    with pytest.MonkeyPatch.context() as patch:
+        patch_pictures(patch)
+        ((seed, record),) = work.run_row(TABLE.rows["wide"], WATCHED, measure, [1], tmp_path_factory.mktemp("runs"))
+    assert seed == taken[0].seed == 1
+    return taken[0], record
+
+
+def without_training(monkeypatch, record):
+    """`work.run_row` gives a record that was made before, with the settings of each seed and a value of its own."""
+
+    def run_row(row, size, measure, seeds, folder):
+        for seed in seeds:
+            settings = work.settings_of(row, size, tiny, seed)
+            value = record.value + 0.25 * seed - 0.5 * settings.latent_size
+            made = record._replace(value=value, settings=work.identity(settings))
+            yield seed, made._replace(num_examples=size.num_examples, num_samples=size.num_samples)
+
+    monkeypatch.setattr(work, "run_row", run_row)
+
+
+@pytest.fixture
+def untrained(monkeypatch, trained_seed):
+    """Rows are kept without being trained, and pictures are not drawn."""
+    without_training(monkeypatch, trained_seed[1])
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", lambda self, path: Path(path).touch())
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory, trained_seed):
+    """All rows of the table, kept without being trained."""
     place = Place(tmp_path_factory.mktemp("done"))
-    assert place.run("tiny") == 0
+    with pytest.MonkeyPatch.context() as patch:
+        without_training(patch, trained_seed[1])
+        assert place.run("tiny") == 0
+    return place
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """All rows of the table, run."""
+    place = Place(tmp_path_factory.mktemp("whole"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch_pictures(patch)
+        assert place.run("tiny") == 0
     return place
 
 
@@ -83,22 +125,44 @@ def lasting(record):
     return record._replace(train_seconds=0.0, measure_seconds=0.0, environment={})
 
 
-def test_every_seed_of_every_row_is_kept_with_all_that_made_it(done):
+def check_all_that_made_it_is_kept(record, seed, latent_size, epochs):
+    assert record.settings["seed"] == seed
+    assert record.settings["latent_size"] == latent_size
+    assert record.settings["epochs"] == epochs
+    assert "running" not in record.settings
+    assert (record.num_examples, record.num_samples) == (8, 50)
+    assert record.data["name"] == "tiny"
+    assert len(record.data["sha256"]) == 64
+    assert record.environment["versions"]["jax"] == jax.__version__
+    assert {"commit", "date", "device", "processor", "python"} <= set(record.environment)
+    assert len(record.experiment["sha256"]) == 64
+    assert 5.0 < record.value < record.negative_elbo < 20.0
+
+
+def test_a_trained_seed_is_kept_with_all_that_made_it(trained_seed):
+    trained, record = trained_seed
+    check_all_that_made_it_is_kept(record, seed=1, latent_size=3, epochs=3)
+    assert record.negative_elbo == pytest.approx(trained.measured.figures["negative_elbo"].mean(dtype=np.float64))
+    assert record.experiment["name"] == tiny.__file__
+    assert record.measure_seconds > 0
+
+
+def test_every_seed_of_every_row_is_kept(done):
     kept = done.kept()
     assert {row: sorted(seeds) for row, seeds in kept.items()} == {"wide": [0, 1], "narrow": [0, 1]}
     for row, seeds in kept.items():
         for seed, record in seeds.items():
             assert record.settings["seed"] == seed
             assert record.settings["latent_size"] == (3 if row == "wide" else 1)
-            assert record.settings["epochs"] == 2
-            assert "running" not in record.settings
-            assert (record.num_examples, record.num_samples) == (8, 50)
-            assert record.data["name"] == "tiny"
-            assert len(record.data["sha256"]) == 64
-            assert record.environment["versions"]["jax"] == jax.__version__
-            assert {"commit", "date", "device", "processor", "python"} <= set(record.environment)
-            assert len(record.experiment["sha256"]) == 64
-            assert 5.0 < record.value < record.negative_elbo < 20.0
+
+
+@WHOLE
+def test_every_trained_seed_of_every_row_is_kept_with_all_that_made_it(whole):
+    kept = whole.kept()
+    assert {row: sorted(seeds) for row, seeds in kept.items()} == {"wide": [0, 1], "narrow": [0, 1]}
+    for row, seeds in kept.items():
+        for seed, record in seeds.items():
+            check_all_that_made_it_is_kept(record, seed, latent_size=3 if row == "wide" else 1, epochs=2)
 
 
 def test_what_is_kept_is_not_run_again(done, monkeypatch, capsys):
@@ -130,6 +194,7 @@ def test_a_setting_that_came_later_had_what_is_now_its_default(done):
     assert work.missing_seeds(row, SIZE, with_settings(lambda settings: {**settings, "gone": 1})) == [0, 1]
 
 
+@pytest.mark.usefixtures("untrained")
 def test_a_size_may_have_some_of_the_rows(place, capsys):
     table = TABLE._replace(sizes={"quick": SIZE._replace(rows=["narrow"], num_seeds=1), "together": SIZE})
     assert place.run("tiny", table=table) == 0
@@ -142,6 +207,23 @@ def test_a_size_may_have_some_of_the_rows(place, capsys):
     assert "--only must be of narrow; got wide" in capsys.readouterr().err
 
 
+def test_other_settings_have_a_folder_of_their_own(tmp_path):
+    """The same for a seed with the same settings; another as soon as anything differs."""
+    wide, narrow = TABLE.rows.values()
+
+    def folder(row, size, seed=0, what="seed-0"):
+        settings = work.settings_of(row, size, tiny, seed)
+        return work.in_folder(row, settings, tmp_path, what).running.output
+
+    shorter = SIZE._replace(settings={"epochs": 1})
+    found = {folder(wide, SIZE), folder(wide, shorter), folder(narrow, SIZE), folder(wide, SIZE, 1, "seed-1")}
+    assert len(found) == 4
+    assert folder(wide, SIZE) in found
+    assert all(Path(each).parent == tmp_path for each in found)
+
+
+@pytest.mark.slow("trains twice")
+@pytest.mark.usefixtures("without_pictures")
 def test_other_settings_have_runs_of_their_own(place):
     for epochs in (2, 1):
         size = SIZE._replace(settings={"epochs": epochs}, num_seeds=1)
@@ -149,22 +231,24 @@ def test_other_settings_have_runs_of_their_own(place):
         assert place.kept()["narrow"][0].settings["epochs"] == epochs
 
 
-def test_a_row_that_is_stopped_goes_on_to_the_same_figures(done, place, monkeypatch, capsys):
+@WHOLE
+def test_a_row_that_is_stopped_goes_on_to_the_same_figures(whole, place, monkeypatch, capsys):
     tiny.stop_at(monkeypatch, 30, signal.SIGTERM)
     assert place.run("tiny", "--only", "wide") == 143
     assert "the same command goes on from there" in capsys.readouterr().err
     assert place.kept() == {}
     monkeypatch.undo()
     assert place.run("tiny", "--only", "wide") == 0
-    whole = done.kept()["wide"]
+    unbroken = whole.kept()["wide"]
     for seed, record in place.kept()["wide"].items():
-        assert lasting(record) == lasting(whole[seed])
+        assert lasting(record) == lasting(unbroken[seed])
     assert json.loads(next(place.folder.glob("runs/tiny/quick/wide/seed-0-*/results.json")).read_text())["steps"] == 50
 
 
-def test_seeds_that_train_together_come_out_as_alone(done, place):
+@WHOLE
+def test_seeds_that_train_together_come_out_as_alone(whole, place):
     assert place.run("tiny", "--size", "together", "--only", "wide") == 0
-    alone, together = done.kept()["wide"], place.kept("together")["wide"]
+    alone, together = whole.kept()["wide"], place.kept("together")["wide"]
     for seed in (0, 1):
         assert together[seed].settings == alone[seed].settings
         assert together[seed].experiment == alone[seed].experiment
@@ -211,18 +295,48 @@ def test_the_page_says_what_was_run_and_what_was_not(done, place):
     assert "SIZE=quick" in nothing
 
 
-def test_a_bound_is_measured_on_the_way_too(place):
-    watched = {"epochs": 3, "training": {"validation_size": 8}}
-    table = TABLE._replace(measure="bound", sizes={"quick": SIZE._replace(settings=watched, goals={"wide": 20.0})})
+def check_a_bound_that_is_measured_on_the_way(value, standard_error, unreliable, curve):
+    # 25 steps of 4 examples an epoch.
+    assert [examples for examples, _ in curve] == [100.0, 200.0, 300.0]
+    assert all(5.0 < value < 20.0 for _, value in curve)
+    assert unreliable is None
+    assert 0 < standard_error < 2
+    assert 5.0 < value < 20.0
+
+
+def test_a_bound_is_measured_on_the_way_too(trained_seed):
+    trained, _ = trained_seed
+    found = measures.MEASURES["bound"].take(WATCHED, trained)
+    check_a_bound_that_is_measured_on_the_way(found.value, found.standard_error, found.unreliable, found.curve)
+    each = trained.measured.figures["negative_elbo"].astype(np.float64)
+    assert len(each) == 16
+    assert (found.value, found.standard_error) == pytest.approx((each.mean(), each.std(ddof=1) / 4))
+    # It is measured of the validation examples, which are not those of the test.
+    assert found.curve[-1][1] != pytest.approx(found.value, rel=1e-6)
+
+
+def test_the_curve_of_each_seed_is_drawn_beside_the_bounds():
+    curve = [[100.0, 12.0], [200.0, 11.0]]
+    kept = {
+        row: {seed: record._replace(curve=curve, unreliable=None) for seed, record in seeds.items()}
+        for row, seeds in rows_of(wide=(10.0, 10.5), narrow=(11.0, 11.5)).items()
+    }
+    axes = page.picture(TABLE._replace(measure="bound"), {"quick": kept}).axes
+    assert axes[1].get_ylabel() == "-ELBO of the validation examples"
+    assert len(axes[1].lines) == 4
+
+
+@WHOLE
+@pytest.mark.usefixtures("without_pictures")
+def test_a_table_of_bounds_has_a_curve_of_each_seed(place):
+    table = TABLE._replace(measure="bound", sizes={"quick": WATCHED})
     assert place.run("tiny", table=table) == 0
     for seeds in place.kept().values():
         for record in seeds.values():
-            # 25 steps of 4 examples an epoch.
-            assert [examples for examples, _ in record.curve] == [100.0, 200.0, 300.0]
-            assert all(5.0 < value < 20.0 for _, value in record.curve)
+            check_a_bound_that_is_measured_on_the_way(
+                record.value, record.standard_error, record.unreliable, record.curve
+            )
             assert record.value == pytest.approx(record.negative_elbo)
-            assert 0 < record.standard_error < 2
-            assert record.unreliable is None
     said = place.page.read_text()
     assert "| row | -ELBO | the paper's | difference | goal | active units |" in said
     assert "Pareto k too high |" not in said
@@ -321,7 +435,9 @@ def test_damaged_records_and_unknown_settings_are_named(place, capsys):
         assert path.read_text() == content
 
 
-def test_the_page_in_the_project_is_that_of_its_records(tmp_path):
+def test_the_page_in_the_project_is_that_of_its_records(tmp_path, monkeypatch):
+    # Pictures are drawn and not written: they differ from one version of matplotlib to another.
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", lambda self, path: Path(path).touch())
     known = tables.tables()
     command.write_page(known, records.RESULTS, tmp_path / "RESULTS.md")
     assert (tmp_path / "RESULTS.md").read_text() == page.PAGE.read_text()
@@ -369,17 +485,18 @@ def test_every_kept_figure_of_the_project_is_of_its_table(monkeypatch):
 # The recipe of the paper.
 
 
-def test_adam_from_ones_is_that_of_the_authors(key):
+def test_adam_from_ones_is_that_of_the_authors():
     """Against their update, written down number by number."""
     batch, rate = 20, 1e-3
     optimizer = optax.chain(mnist_iwae.adam_from_ones(batch), optax.scale_by_learning_rate(rate))
+    update = jax.jit(optimizer.update)
     params = np.array([0.5, -1.0, 2.0])
-    state, ours = optimizer.init(jnp.asarray(params)), jnp.asarray(params)
+    state, ours, random = optimizer.init(jnp.asarray(params, jnp.float32)), params, np.random.default_rng(0)
     first, second = np.zeros(3), np.ones(3)
     for step in range(1, 6):
-        summed = np.asarray(jax.random.normal(jax.random.fold_in(key, step), (3,))) * 50
-        updates, state = optimizer.update(jnp.asarray(summed / batch), state, ours)
-        ours = optax.apply_updates(ours, updates)
+        summed = 50 * random.normal(size=3)
+        updates, state = update(jnp.asarray(summed / batch, jnp.float32), state)
+        ours = ours + np.asarray(updates)
         first, second = 0.99 * first + 0.01 * summed, 0.999 * second + 0.001 * summed**2
         alpha = rate * np.sqrt(1 - 0.999**step) / (1 - 0.99**step)
         params = params - alpha * first / (np.sqrt(second) + 1e-4)
@@ -390,9 +507,9 @@ def test_the_rates_of_the_paper_last_as_long_as_there():
     epochs = [1, 3, 9, 27, 81, 243, 729, 2187]
     rates = [10e-4, 7.2e-4, 5.2e-4, 3.7e-4, 2.7e-4, 1.9e-4, 1.4e-4, 1e-4]
     expected = np.repeat(rates, epochs)
-    found = np.asarray(jax.vmap(mnist_iwae.paper_rates(3280))(jnp.arange(3280)))
+    found = np.asarray(jax.jit(jax.vmap(mnist_iwae.paper_rates(3280)))(np.arange(3280)))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-    tenth = np.asarray(jax.vmap(mnist_iwae.paper_rates(328))(jnp.arange(328)))
+    tenth = np.asarray(jax.jit(jax.vmap(mnist_iwae.paper_rates(328)))(np.arange(328)))
     assert abs(np.sum(tenth > 1.5e-4) - np.sum(expected > 1.5e-4) / 10) <= 1
 
 
@@ -423,101 +540,203 @@ ENCODER, DECODER = [(16, 30, 30), (30, 20, 20), (20, 10, 5)], [(5, 20, 20), (20,
 def test_the_last_400_images_are_held_out_and_the_weights_begin_as_in_the_paper(small_mnist, key):
     built = mnist_iwae.build(mnist_iwae.Settings(**SMALL))
     assert len(built.dataset.train.examples) == 100
-    params = built.model.init(key)
+    both = jax.jit(jax.vmap(built.model.init))(jax.random.split(key))
+    params, other = (jax.tree.map(lambda leaf, number=number: np.asarray(leaf)[number], both) for number in (0, 1))
     check_begins_as_in_the_paper(params["encoder"], ENCODER)
     check_begins_as_in_the_paper(params["decoder"], DECODER)
     layers = [layer for net in ("encoder", "decoder") for layer in params[net]["layers"].values()]
     assert len({np.asarray(layer["kernel"]).ravel()[:10].tobytes() for layer in layers}) == 6
     assert not any(np.any(layer["bias"]) for layer in layers[:-1])
     mean = np.clip(small_mnist.train.examples[:100].reshape(100, -1).mean(0) / 255, 0.001, 0.999)
-    np.testing.assert_allclose(jax.nn.sigmoid(layers[-1]["bias"]), mean, rtol=1e-4)
-    other = built.model.init(jax.random.key(99))
+    np.testing.assert_allclose(special.expit(layers[-1]["bias"]), mean, rtol=1e-4)
     assert not np.array_equal(other["encoder"]["layers"][0]["kernel"], layers[0]["kernel"])
 
 
 def test_the_nets_between_two_layers_begin_as_in_the_paper(small_mnist, key):
     settings = two_layers.Settings(**SMALL, lower_size=8, upper_hidden_sizes=(7, 6))
-    params = two_layers.build(settings).model.init(key)
+    params = jax.jit(two_layers.build(settings).model.init)(key)
     check_begins_as_in_the_paper(params["encoder"]["lower"], [*ENCODER[:2], (20, 16, 8)])
     check_begins_as_in_the_paper(params["decoder"]["lower"], [(8, 20, 20), *DECODER[1:]])
     check_begins_as_in_the_paper(params["encoder"]["upper"], [(8, 7, 7), (7, 6, 6), (6, 10, 5)])
     check_begins_as_in_the_paper(params["decoder"]["upper"], [(5, 6, 6), (6, 7, 7), (7, 16, 8)])
 
 
-def test_two_layers_train_in_half_precision(small_mnist, key):
-    settings = two_layers.Settings(**SMALL, lower_size=8, upper_hidden_sizes=(7, 6))
-    halved = dataclasses.replace(settings, training=experiment.Training(precision=Precision.BFLOAT16))
-    values = []
-    for each in (settings, halved):
-        built = two_layers.build(each)
-        params = built.model.init(jax.random.clone(key))
-        x = built.prepare(jax.random.clone(key), small_mnist.train.examples[:10])
-        value, gradient = jax.value_and_grad(
-            lambda params, built=built, x=x: jnp.mean(built.objective(params, jax.random.clone(key), x).value)
-        )(params)
+def halves(settings):
+    """The settings in half precision."""
+    return dataclasses.replace(settings, training=experiment.Training(precision=Precision.BFLOAT16))
+
+
+def value_and_gradient_of(settings, images):
+    """A function of a key: the mean bound and its gradient at the first parameters."""
+    built = two_layers.build(settings)
+
+    def compute(key):
+        init_key, pixel_key, noise_key = jax.random.split(key, 3)
+        x = built.prepare(pixel_key, images)
+        loss = lambda params: jnp.mean(built.objective(params, noise_key, x).value)
+        return jax.value_and_grad(loss)(built.model.init(init_key))
+
+    return compute
+
+
+OF_TWO = {**SMALL, "lower_size": 8, "upper_hidden_sizes": (7, 6)}
+
+
+def test_two_layers_in_half_precision_have_a_gradient_in_whole_precision(small_mnist, key):
+    images, dtypes = small_mnist.train.examples[:10], []
+    for settings in (two_layers.Settings(**OF_TWO), halves(two_layers.Settings(**OF_TWO))):
+        traced, (_, gradient) = jax.make_jaxpr(value_and_gradient_of(settings, images), return_shape=True)(key)
         assert {leaf.dtype for leaf in jax.tree.leaves(gradient)} == {jnp.dtype(jnp.float32)}
-        values.append(float(value))
+        dtypes.append("bf16" in str(traced))
+    assert dtypes == [False, True]
+
+
+@pytest.mark.slow("compiles two gradients")
+def test_two_layers_train_in_half_precision(small_mnist, key):
+    images, settings = small_mnist.train.examples[:10], two_layers.Settings(**OF_TWO)
+    values = [
+        jax.jit(value_and_gradient_of(each, images))(jax.random.clone(key))[0] for each in (settings, halves(settings))
+    ]
     assert values[0] != values[1]
     np.testing.assert_allclose(*values, rtol=1e-2)
 
 
-@pytest.mark.parametrize("module", [mnist_iwae, two_layers], ids=["one layer", "two layers"])
-@pytest.mark.parametrize("recipe", mnist_iwae.Recipe)
-@pytest.mark.parametrize("method", mnist_iwae.Method)
-def test_each_method_with_each_recipe_is_what_it_says(small_mnist, key, module, method, recipe):
-    settings = module.Settings(
-        hidden_sizes=(8,), latent_size=3, batch_size=10, num_samples=4, groups=2, elbo_share=0.25, method=method, recipe=recipe
-    )  # fmt: skip
-    built = module.build(settings)
-    init_key, pixel_key, noise_key = jax.random.split(key, 3)
-    params = built.model.init(init_key)
-    x = built.prepare(pixel_key, small_mnist.train.examples[:10])
+TINY = {"hidden_sizes": (4,), "latent_size": 2, "batch_size": 5, "num_samples": 4, "groups": 2, "elbo_share": 0.25}
 
-    def log_weights(params, z):
-        decoded = built.model.decode(params, z).log_prob(x)
-        return decoded + built.prior(params).log_prob(z) - built.model.encode(params, x).log_prob(z)
 
-    bound = lambda params: built.objective(params, jax.random.clone(noise_key), x)
-    found = bound(params)
-    by_hand = log_weights(params, found.latents)
-    importance_weighted = jax.nn.logsumexp(by_hand, axis=0) - math.log(4)
+def build(module, **changed):
+    extra = {"lower_size": 3, "upper_hidden_sizes": (4,)} if module is two_layers else {}
+    return module.build(module.Settings(**{**TINY, **extra, **changed}))
+
+
+def drawn_params(built):
+    """Parameters from numpy: to compile the program that draws the initial ones takes longer than a bound."""
+    random, shapes = np.random.default_rng(0), jax.eval_shape(built.model.init, jax.random.key(0))
+    return jax.tree.map(lambda leaf: 0.4 * random.normal(size=leaf.shape).astype(np.float32), shapes)
+
+
+def binary(images):
+    return (images > 127).astype(np.float32)
+
+
+@functools.cache
+def bounds(module, methods):
+    """Each method's value and the terms of its bound at the latents that it drew, all at the same parameters."""
+    built = {method: build(module, method=mnist_iwae.Method(method)) for method in methods}
+    params = drawn_params(next(iter(built.values())))
+    model, prior, prepare = (getattr(next(iter(built.values())), name) for name in ("model", "prior", "prepare"))
+    images = data.load("mnist").train.examples[:5]
+
+    @jax.jit
+    def compute(params, key):
+        pixel_key, noise_key = jax.random.split(key)
+        x = prepare(pixel_key, images)
+        q, found = model.encode(params, x), {}
+        for method, each in built.items():
+            terms = each.objective(params, jax.random.clone(noise_key), x)
+            z = terms.latents
+            likelihood = model.decode(params, z).log_prob(x)
+            log_weights = likelihood + prior(params).log_prob(z) - q.log_prob(z)
+            found[str(method)] = terms.value, likelihood, log_weights
+        return found, None if module is two_layers else kl_divergence(q, prior(params))
+
+    return jax.tree.map(np.asarray, compute(params, jax.random.key(20260)))
+
+
+ALL, OF_TWO_LAYERS = tuple(mnist_iwae.Method), ("vae", "iwae")
+AGAIN = pytest.mark.slow("the same method with two layers of latents")
+TWO_LAYERS_AGAIN = pytest.mark.parametrize(
+    "module", [mnist_iwae, pytest.param(two_layers, marks=AGAIN)], ids=["one layer", "two layers"]
+)
+
+
+@pytest.mark.parametrize(
+    ("module", "methods", "method"),
+    [
+        *(pytest.param(mnist_iwae, ALL, method, id=f"one layer-{method}") for method in ALL),
+        *(pytest.param(two_layers, OF_TWO_LAYERS, method, id=f"two layers-{method}") for method in OF_TWO_LAYERS),
+        *(
+            pytest.param(two_layers, ALL, method, id=f"two layers-{method}", marks=AGAIN)
+            for method in ALL
+            if method not in OF_TWO_LAYERS
+        ),
+    ],
+)
+def test_each_method_is_what_it_says(small_mnist, module, methods, method):
+    found, divergence = bounds(module, methods)
+    value, likelihood, log_weights = found[method]
+    importance_weighted = special.logsumexp(log_weights, axis=0) - math.log(4)
     if method == "ciwae":
-        expected = 0.25 * by_hand.mean(0) + 0.75 * importance_weighted
+        expected = 0.25 * log_weights.mean(0) + 0.75 * importance_weighted
     elif method == "miwae":
-        expected = jnp.mean(jax.nn.logsumexp(by_hand.reshape(2, 2, -1), axis=1) - math.log(2), axis=0)
+        expected = np.mean(special.logsumexp(log_weights.reshape(2, 2, -1), axis=1) - math.log(2), axis=0)
     elif method != "vae":
         expected = importance_weighted
     elif module is two_layers:
-        expected = by_hand.mean(0)
+        expected = log_weights.mean(0)
     else:
-        decoded = built.model.decode(params, found.latents).log_prob(x).mean(0)
-        expected = decoded - kl_divergence(built.model.encode(params, x), built.prior(params))
-    np.testing.assert_allclose(found.value, expected, rtol=1e-4)
+        expected = likelihood.mean(0) - divergence
+    assert value.shape == (5,)
+    np.testing.assert_allclose(value, expected, rtol=1e-4)
+
+
+def improvement_of_a_step(built, key, images):
+    """The mean bound before and after a step of the optimizer, with the same noise."""
+
+    x = binary(images)
 
     @jax.jit
-    def after_a_step(params):
-        gradient = jax.grad(lambda params: -jnp.mean(bound(params).value))(params)
+    def compute(params):
+        bound = lambda params: jnp.mean(built.objective(params, jax.random.clone(key), x).value)
+        before, gradient = jax.value_and_grad(lambda params: -bound(params))(params)
         updates, _ = built.optimizer.update(gradient, built.optimizer.init(params), params)
-        return bound(optax.apply_updates(params, updates)).value
+        return -before, bound(optax.apply_updates(params, updates))
 
-    assert jnp.mean(after_a_step(params)) > jnp.mean(found.value)
+    return compute(drawn_params(built))
 
 
-@pytest.mark.parametrize("module", [mnist_iwae, two_layers], ids=["one layer", "two layers"])
+@pytest.mark.parametrize(
+    ("method", "recipe", "layers"),
+    [
+        each
+        if each == ("iwae", "paper", "one")
+        else pytest.param(*each, marks=pytest.mark.slow("another method, recipe or model"))
+        for each in itertools.product(mnist_iwae.Method, mnist_iwae.Recipe, ("one", "two"))
+    ],
+)
+def test_a_step_of_each_method_with_each_recipe_raises_its_bound(small_mnist, key, method, recipe, layers):
+    built = build(mnist_iwae if layers == "one" else two_layers, method=method, recipe=recipe)
+    before, after = improvement_of_a_step(built, key, small_mnist.train.examples[:5])
+    assert after > before
+
+
+def gradients(module, methods, key, images, count=1, **changed):
+    """The gradient of the mean bound of each method with the same `count` noises, as one program."""
+    built = [build(module, method=mnist_iwae.Method(method), **changed) for method in methods]
+
+    x = binary(images)
+
+    @jax.jit
+    def compute(params, keys):
+        found = []
+        for each in built:
+            loss = lambda params, key, each=each: jnp.mean(each.objective(params, key, x).value)
+            found.append(jax.vmap(jax.grad(loss), (None, 0))(params, jax.random.clone(keys)))
+        return found
+
+    return jax.tree.map(np.asarray, compute(drawn_params(built[0]), jax.random.split(key, count)))
+
+
+def first_kernel(module, part):
+    return (part["lower"] if module is two_layers else part)["layers"][0]["kernel"]
+
+
+@TWO_LAYERS_AGAIN
 def test_dreg_has_the_gradient_of_iwae_but_for_noise(small_mnist, key, module):
     """Over many draws, the two estimates of the gradient of the encoder's first layer agree."""
-    init_key, pixel_key, noise_key = jax.random.split(key, 3)
-    count, gradients = 400, []
-    for method in ("iwae", "dreg"):
-        built = module.build(module.Settings(hidden_sizes=(4,), latent_size=2, num_samples=3, method=mnist_iwae.Method(method)))  # fmt: skip
-        params = built.model.init(jax.random.clone(init_key))
-        x = built.prepare(jax.random.clone(pixel_key), small_mnist.train.examples[:5])
-        loss = lambda params, noise, built=built, x=x: jnp.mean(built.objective(params, noise, x).value)
-        keys = jax.random.split(jax.random.clone(noise_key), count)
-        each = jax.jit(jax.vmap(jax.grad(loss), (None, 0)))(params, keys)
-        encoder = each["encoder"]["lower"] if module is two_layers else each["encoder"]
-        gradients.append(np.asarray(encoder["layers"][0]["kernel"]).reshape(count, -1))
-    plain, path = gradients
+    count = 1200
+    found = gradients(module, ["iwae", "dreg"], key, small_mnist.train.examples[:5], count, num_samples=3)
+    plain, path = (first_kernel(module, each["encoder"]).reshape(count, -1) for each in found)
     difference = plain.mean(0) - path.mean(0)
     error = np.sqrt((plain.var(0) + path.var(0)) / count) + 1e-7
     assert np.all(np.abs(difference) < 5 * error)
@@ -525,30 +744,16 @@ def test_dreg_has_the_gradient_of_iwae_but_for_noise(small_mnist, key, module):
     assert not np.allclose(plain, path, rtol=1e-3)
 
 
-@pytest.mark.parametrize("module", [mnist_iwae, two_layers], ids=["one layer", "two layers"])
+@TWO_LAYERS_AGAIN
 def test_piwae_trains_the_encoder_by_miwae_and_all_else_by_iwae(small_mnist, key, module):
-    init_key, pixel_key, noise_key = jax.random.split(key, 3)
-
-    def gradient(method):
-        settings = module.Settings(hidden_sizes=(8,), latent_size=3, num_samples=4, groups=2, method=mnist_iwae.Method(method))  # fmt: skip
-        built = module.build(settings)
-        params = built.model.init(jax.random.clone(init_key))
-        x = built.prepare(jax.random.clone(pixel_key), small_mnist.train.examples[:5])
-        found = jax.grad(lambda params: jnp.mean(built.objective(params, jax.random.clone(noise_key), x).value))(params)
-        return found["encoder"], found["decoder"]
-
-    def first(part):
-        return (part["lower"] if module is two_layers else part)["layers"][0]["kernel"]
-
-    encoder, decoder = gradient("piwae")
-    of_miwae, of_iwae = gradient("miwae"), gradient("iwae")
-    chex.assert_trees_all_close(encoder, of_miwae[0], rtol=1e-4, atol=1e-6)
-    chex.assert_trees_all_close(decoder, of_iwae[1], rtol=1e-4, atol=1e-6)
-    for ours, other in ((encoder, of_iwae[0]), (decoder, of_miwae[1])):
-        assert not np.allclose(first(ours), first(other), rtol=1e-3)
+    piwae, miwae, iwae = gradients(module, ["piwae", "miwae", "iwae"], key, small_mnist.train.examples[:5])
+    chex.assert_trees_all_close(piwae["encoder"], miwae["encoder"], rtol=1e-4, atol=1e-6)
+    chex.assert_trees_all_close(piwae["decoder"], iwae["decoder"], rtol=1e-4, atol=1e-6)
+    for end, other in (("encoder", iwae), ("decoder", miwae)):
+        assert not np.allclose(first_kernel(module, piwae[end]), first_kernel(module, other[end]), rtol=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("trains and evaluates a run")
 def test_two_layers_train_and_are_measured(small_mnist, tmp_path):
     words = ["--hidden-sizes", "8", "--lower-size", "4", "--upper-hidden-sizes", "6", "--latent-size", "3", "--epochs", "2"]  # fmt: skip
     path = str(ROOT / "experiments" / "mnist_iwae_two_layers.py")

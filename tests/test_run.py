@@ -105,26 +105,27 @@ def test_every_experiment_is_tested():
     assert set(experiment.experiment_names()) == set(PICTURES)
 
 
-# Those on 60,000 images take long without optimizations.
-SLOW = set(LARGE)
 # What is called mnist must be MNIST, and these take nothing else.
 REAL = {"mnist_iwae", "mnist_iwae_two_layers", "dsprites_vae"}
+# digits_vae is that of the fixture `finished_runs`, with all its pictures and its page; an autoencoder has few.
+FAST = {"digits_vae", "digits_ae"}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in PICTURES]
-)
-def test_every_experiment_runs_and_writes_its_folder(name, tmp_path, mnist_folder, few_images, capsys):
-    folder = tmp_path / "run"
-    if name in REAL and "VAEJAX_DATA" not in os.environ:
-        pytest.skip("VAEJAX_DATA names no folder")
-    files = os.environ["VAEJAX_DATA"] if name in REAL else str(mnist_folder)
-    # A set of one's own is named by its path.
-    where = "--dataset" if name in ("mnist_vae", "mnist_aevb", "mnist_ladder") else "--folder"
-    extra = [where, files, "--batch-size", "5000", *LARGE[name]] if name in LARGE else []
-    extra += ["--dataset", str(few_images)] if name == "image_vae" else []
-    assert cli.main(["train", name, *QUICK, *extra, "--output", str(folder)]) == 0
-    out, err = capsys.readouterr()
+def experiments():
+    for name in PICTURES:
+        slow = pytest.mark.slow("trains on 60,000 images" if name in LARGE else "another experiment, the same command")
+        yield pytest.param(name, marks=() if name in FAST else slow)
+
+
+@pytest.mark.parametrize("name", [*experiments()])
+def test_every_experiment_runs_and_writes_its_folder(name, request, tmp_path, capsys):
+    if name == "digits_vae":
+        folder, _ = request.getfixturevalue("finished_runs")
+        out, err = (folder.with_suffix(suffix).read_text() for suffix in (".out", ".err"))
+    else:
+        folder = tmp_path / "run"
+        run_experiment(name, folder, request)
+        out, err = capsys.readouterr()
     assert {p.name for p in folder.glob("*.png")} == PICTURES[name]
     for picture in folder.glob("*.png"):
         assert str(picture) in out
@@ -152,9 +153,24 @@ def test_every_experiment_runs_and_writes_its_folder(name, tmp_path, mnist_folde
     assert results["test"]["reconstruction"]["standard_error"] > 0
 
 
-def test_a_run_reloads_and_measures_the_same(tmp_path):
-    folder = tmp_path / "run"
-    assert cli.main(["train", "digits_vae", *QUICK, "--latent-size", "3", "--output", str(folder)]) == 0
+def run_experiment(name, folder, request):
+    """Two epochs of an experiment, on data that look like its own."""
+    extra = []
+    if name == "image_vae":
+        extra = ["--dataset", str(request.getfixturevalue("few_images"))]
+    if name in LARGE:
+        if name in REAL and "VAEJAX_DATA" not in os.environ:
+            pytest.skip("VAEJAX_DATA names no folder")
+        request.getfixturevalue("optimized")
+        files = os.environ["VAEJAX_DATA"] if name in REAL else str(request.getfixturevalue("mnist_folder"))
+        # A set of one's own is named by its path.
+        where = "--dataset" if name in ("mnist_vae", "mnist_aevb", "mnist_ladder") else "--folder"
+        extra = [where, files, "--batch-size", "5000", *LARGE[name]]
+    assert cli.main(["train", name, *QUICK, *extra, "--output", str(folder)]) == 0
+
+
+def test_a_run_reloads_and_measures_the_same(finished_runs):
+    folder, _ = finished_runs
     trained, settings, state = run.load_run(folder)
     assert (settings.latent_size, settings.hidden_sizes) == (3, (8,))
     assert state.step == 2 * (1437 // 128)
@@ -173,19 +189,28 @@ def test_a_run_reloads_and_measures_the_same(tmp_path):
     assert page.count("data:image/png;base64,") == len(results["pictures"])
 
 
-def test_the_seed_is_the_run_and_beta_is_not_in_the_figures(tmp_path):
-    def results(name, *settings):
-        folder = tmp_path / name
-        assert cli.main(["train", "digits_vae", *QUICK, *settings, "--output", str(folder)]) == 0
-        return json.loads((folder / "results.json").read_text())["test"]
-
-    plain = results("a")
-    assert plain != results("b", "--seed", "1")
-    heavy = results("c", "--beta", "100")
+def test_beta_is_not_in_the_figures(finished_runs):
+    plain, heavy = (json.loads((folder / "results.json").read_text())["test"] for folder in finished_runs)
     np.testing.assert_allclose(
         heavy["negative_elbo"]["mean"], heavy["reconstruction"]["mean"] + heavy["kl"]["mean"], rtol=1e-6
     )
     assert heavy["kl"]["mean"] < 0.5 * plain["kl"]["mean"]
+
+
+def test_the_seed_is_the_run(bank):
+    """The members of a sweep that differ in the seed alone have other figures; that a member is a run is proved there."""
+    members = json.loads((bank("swept") / "results.json").read_text())["members"]
+    seeds = [each for each in members if each["values"] | {"seed": 0} == members[0]["values"] | {"seed": 0}]
+    assert [each["values"]["seed"] for each in seeds] == [0, 1]
+    assert seeds[0]["test"] != seeds[1]["test"]
+
+
+@pytest.mark.slow("trains for what is proved of the members of a sweep")
+@pytest.mark.usefixtures("without_pictures")
+def test_another_seed_is_another_run(tmp_path, bank):
+    assert cli.main(["train", str(ROOT / "tests" / "tiny.py"), "--seed", "2", "--output", str(tmp_path)]) == 0
+    one, other = (json.loads((folder / "results.json").read_text())["test"] for folder in (bank("plain"), tmp_path))
+    assert one != other
 
 
 BAD = {
@@ -254,6 +279,8 @@ def test_a_bad_override_is_named(words, capsys):
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.slow("diverges by itself, after what test_trainer.py proves of a poisoned step")
+@pytest.mark.usefixtures("without_pictures")
 def test_a_run_that_diverges_says_so_and_keeps_nothing_that_is_not_finite(tmp_path, capsys):
     folder = tmp_path / "run"
     words = ["train", "digits_vae", *QUICK, "--learning-rate", "1e30", "--output", str(folder)]
@@ -349,7 +376,9 @@ def test_the_light_installation_names_what_the_command_needs():
 HAS_GPU = shutil.which("nvidia-smi") is not None
 
 
-@pytest.mark.parametrize("platform", ["nonesuch", "cuda"])
+@pytest.mark.parametrize(
+    "platform", ["nonesuch", pytest.param("cuda", marks=pytest.mark.slow("another name of one that is not there"))]
+)
 def test_an_accelerator_that_is_not_there_is_an_error(platform):
     if platform == "cuda" and HAS_GPU:
         pytest.skip("there is one")
@@ -374,7 +403,7 @@ def test_make_refuses_an_accelerator_that_it_cannot_have(words, message):
     assert message in result.stdout + result.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.slow("trains an autoencoder and a VAE on digits in a process of its own")
 def test_the_picture_of_the_readme_is_drawn(tmp_path):
     script = ROOT / "experiments" / "ae_beside_vae.py"
     picture = tmp_path / "picture.png"
@@ -384,8 +413,9 @@ def test_the_picture_of_the_readme_is_drawn(tmp_path):
     assert picture.stat().st_size > 20_000
 
 
-@pytest.mark.slow
+@pytest.mark.slow("trains ten epochs of MNIST")
 @pytest.mark.data
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.skipif("VAEJAX_DATA" not in os.environ, reason="VAEJAX_DATA names no folder of data sets")
 def test_mnist_reaches_the_published_figure(tmp_path):
     """The -ELBO of 104 nats after ten epochs that flax's example of the same net reports."""

@@ -13,7 +13,7 @@ from vaejax import experiment, training
 
 HERE = Path(__file__).parent
 tiny = experiment.load_experiment(str(HERE / "tiny.py"))
-SETTINGS = ("--epochs", "3", "--ema-decay", "0.9", "--validation-size", "20")
+SETTINGS = (*tiny.FIVE_STEPS, "--epochs", "3", "--ema-decay", "0.9", "--validation-size", "20")
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
@@ -64,7 +64,7 @@ def check_same(folder, expected):
     assert [found[name] for name in ("steps", "measured_step")] == [figures["steps"], figures["measured_step"]]
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts two processes, twice")
 def test_a_signal_to_one_host_stops_both_and_they_go_on(tmp_path, one):
     """With batches of which each host reads its share."""
     codes, _, err = run_both(tmp_path, *SETTINGS, "--feed", "streamed", faults=(("none", "0"), ("stop", "7")))
@@ -83,13 +83,13 @@ def test_a_signal_to_one_host_stops_both_and_they_go_on(tmp_path, one):
     check_same(tmp_path, one)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts two processes, twice")
 def test_two_hosts_are_one_run(tmp_path, one):
     codes, _, err = run_both(tmp_path, *SETTINGS)
     assert codes == [0, 0], err
     check_same(tmp_path, one)
     # A folder that cannot be had ends both.
     (tmp_path / "file").write_text("")
-    codes, _, err = run_both(tmp_path / "file")
+    codes, _, err = run_both(tmp_path / "file", *SETTINGS)
     assert codes == [2, 2], err
     assert all("is a file" in each for each in err)

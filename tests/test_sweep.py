@@ -1,5 +1,6 @@
 """Sweeps: one program for all members, each of which is the run of its own settings."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -8,13 +9,18 @@ from pathlib import Path
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from vaejax import cli, experiment, run, sweep, sweep_report
+from vaejax import cli, experiment, nets, run, sweep, sweep_report, training
+from vaejax.settings import Training
+from vaejax.types import MarginalTerms
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--epochs", "2", "--hidden-sizes", "8", "--batch-size", "256"]
+tiny = experiment.load_experiment(str(Path(__file__).with_name("tiny.py")))
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +29,7 @@ def at_the_root(monkeypatch):
     monkeypatch.setenv("VAEJAX_TRACEBACK", "")
 
 
-def tiny(output, **changes):
+def digits(output, **changes):
     module = experiment.load_experiment("digits_vae")
     settings = module.Settings(
         epochs=2, hidden_sizes=(8,), batch_size=256, running=experiment.Running(output=str(output)), **changes
@@ -31,29 +37,48 @@ def tiny(output, **changes):
     return module, settings
 
 
-def test_a_member_is_the_run_of_its_seed_and_settings(tmp_path, capsys):
+@pytest.mark.usefixtures("shared_programs")
+def test_a_member_is_the_run_of_its_seed_and_settings(bank):
+    swept = bank("swept")
+    assert re_table(swept.with_suffix(".out").read_text())[1] == [
+        "beta",
+        "learning_rate",
+        "ema_decay",
+        "seeds",
+        "-ELBO",
+    ]
+    members = json.loads((swept / "results.json").read_text())["members"]
+    assert len(members) == 8
+    check_member(swept, 7, bank("validated"), seed=1, beta=1.0, learning_rate=1e-3, ema_decay=0.9)
+    with pytest.raises(IndexError, match="member must be from 0 to 7; got 8"):
+        sweep.load_member(swept, 8)
+    with pytest.raises(FileNotFoundError, match="plain is no sweep"):
+        sweep.load_member(bank("plain"), 0)
+
+
+def check_member(swept, index, solo, **values):
+    """A member of a sweep is the run by itself, in the figures and in the state."""
+    member = json.loads((swept / "results.json").read_text())["members"][index]
+    assert member["values"] == values
+    chex.assert_trees_all_close(member["test"], json.loads((solo / "results.json").read_text())["test"], rtol=1e-5)
+    _, _, alone = run.load_run(solo)
+    _, settings, state = sweep.load_member(swept, index)
+    assert (settings.seed, settings.beta) == (values["seed"], values["beta"])
+    assert settings.training.ema_decay == values["ema_decay"]
+    chex.assert_trees_all_close(state._replace(key=()), alone._replace(key=()), rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_equal(jax.random.key_data(state.key), jax.random.key_data(alone.key))
+
+
+@pytest.mark.slow("another experiment, and other values")
+@pytest.mark.usefixtures("without_pictures")
+def test_a_member_is_the_run_of_its_seed_and_settings_on_digits(tmp_path):
     words = ["sweep", "digits_vae", *TINY, "--seed", "3", "--seeds", "2", "--output", str(tmp_path / "sweep")]
     words += ["--over", "beta=0.5,4", "--over", "learning-rate=3e-3", "--over", "ema_decay=0.5,0.9"]
     assert cli.main(words) == 0
-    assert re_table(capsys.readouterr().out)[1] == ["beta", "learning_rate", "ema_decay", "seeds", "-ELBO"]
-    members = json.loads((tmp_path / "sweep" / "results.json").read_text())["members"]
-    assert len(members) == 8
-    index = 7
-    assert members[index]["values"] == {"seed": 4, "beta": 4.0, "learning_rate": 3e-3, "ema_decay": 0.9}
-
     solo = ["train", "digits_vae", *TINY, "--seed", "4", "--beta", "4", "--learning-rate", "3e-3", "--ema-decay", "0.9"]
     assert cli.main([*solo, "--output", str(tmp_path / "solo")]) == 0
-    figures = json.loads((tmp_path / "solo" / "results.json").read_text())["test"]
-    chex.assert_trees_all_close(members[index]["test"], figures, rtol=1e-5)
-    _, _, alone = run.load_run(tmp_path / "solo")
-    _, settings, member = sweep.load_member(tmp_path / "sweep", index)
-    assert (settings.seed, settings.beta, settings.training.ema_decay) == (4, 4.0, 0.9)
-    chex.assert_trees_all_close(member._replace(key=()), alone._replace(key=()), rtol=1e-5, atol=1e-6)
-    chex.assert_trees_all_equal(jax.random.key_data(member.key), jax.random.key_data(alone.key))
-    with pytest.raises(IndexError, match="member must be from 0 to 7; got 8"):
-        sweep.load_member(tmp_path / "sweep", 8)
-    with pytest.raises(FileNotFoundError, match="solo is no sweep"):
-        sweep.load_member(tmp_path / "solo", 0)
+    values = {"seed": 4, "beta": 4.0, "learning_rate": 3e-3, "ema_decay": 0.9}
+    check_member(tmp_path / "sweep", 7, tmp_path / "solo", **values)
 
 
 def re_table(out):
@@ -61,34 +86,36 @@ def re_table(out):
     return [line.split()[:5] for line in out.splitlines()]
 
 
-def test_eight_members_are_one_program_traced_once(tmp_path):
-    def traces(count):
-        module, settings = tiny(tmp_path)
-        traced = []
+def square(params, key, x, beta):
+    """A bound on nothing, whose gradient is quick to compile."""
+    value = -beta * jnp.mean((x - params) ** 2, axis=(-3, -2, -1))
+    return MarginalTerms(value, value, jnp.zeros_like(value))
 
-        def build(settings):
-            made = module.build(settings)
 
-            def objective(*arguments, **scheduled):
-                traced.append(settings)
-                return made.objective(*arguments, **scheduled)
+@pytest.mark.parametrize("count", [8, pytest.param(1, marks=pytest.mark.slow("another number of members"))])
+def test_all_members_are_one_program_traced_once(count):
+    settings, traced = tiny.Settings(training=Training(micro_batches=1)), []
 
-            return made._replace(objective=objective)
+    def build(settings):
+        def objective(params, key, x):
+            traced.append(settings)
+            return square(params, key, x, settings.beta)
 
-        values = sweep.member_values(settings, {"beta": [1.0 + each for each in range(count)]}, 1)
-        program = sweep.make_sweep_program(settings, build, build(settings), values)
-        progress = program.begin()
-        before = len(traced)
-        for stop in (1, 2, 5, 9):
-            progress = program.feed.advance(progress, stop)
-        assert progress.state.step.tolist() == [9] * count
-        return len(traced) - before
+        model = nets.Model(lambda key: jnp.ones(()), lambda params, x: x, lambda params, z: z)
+        return tiny.build(settings)._replace(model=model, objective=objective, optimizer=optax.sgd(0.1), prior=None)
 
+    values = sweep.member_values(settings, {"beta": [1.0 + each for each in range(count)]}, 1)
+    program = sweep.make_sweep_program(settings, build, build(settings), values)
+    progress = program.begin()
+    before = len(traced)
+    for stop in (1, 2, 5, 9):
+        progress = program.feed.advance(progress, stop)
+    assert progress.state.step.tolist() == [9] * count
     # The forward pass is traced once, for the one program that is compiled.
-    assert traces(8) == traces(1) == 1
+    assert len(traced) - before == 1
 
 
-@pytest.mark.slow
+@pytest.mark.slow("two sweeps of digits")
 def test_a_member_that_diverges_stops_alone(tmp_path, capsys):
     words = ["sweep", "digits_vae", *TINY, "--seeds", "2", "--over", "learning_rate=1e-3,1e30"]
     assert cli.main([*words, "--output", str(tmp_path / "all")]) == 0
@@ -106,13 +133,29 @@ def test_a_member_that_diverges_stops_alone(tmp_path, capsys):
     assert [value is None for value in lines[-1]["loss"]] == [False, False, True, True]
 
 
-def test_where_all_diverge_it_is_an_error(tmp_path, capsys):
-    words = ["sweep", "digits_vae", *TINY, "--over", "learning_rate=1e30", "--output", str(tmp_path / "x")]
-    assert cli.main(words) == 1
+DIVERGING = ["sweep", tiny.__file__, "--over", "learning_rate=1e30", "--output"]
+
+
+def test_where_all_diverge_it_is_an_error(tmp_path, capsys, monkeypatch):
+    class Trainer(contextlib.nullcontext):
+        def __init__(self, *arguments, **options):
+            super().__init__(self)
+
+        def train(self):
+            raise training.NotFinite("the loss is nan at step 3", None)
+
+    monkeypatch.setattr(sweep, "Trainer", Trainer)
+    assert cli.main([*DIVERGING, str(tmp_path / "x")]) == 1
+    assert "error: all members diverged: the loss is nan at step 3" in capsys.readouterr().err
+
+
+@pytest.mark.slow("trains until all have diverged")
+def test_where_all_diverge_by_themselves_it_is_an_error(tmp_path, capsys):
+    assert cli.main([*DIVERGING, str(tmp_path / "x")]) == 1
     assert "error: all members diverged: the loss is" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.slow("two sweeps of digits, and a sweep goes on as a run does")
 def test_a_sweep_goes_on_where_it_was_stopped(tmp_path):
     class Stop(Exception):
         pass
@@ -122,7 +165,7 @@ def test_a_sweep_goes_on_where_it_was_stopped(tmp_path):
 
     running = {"checkpoint_seconds": 0.0}
     for name in ("straight", "stopped"):
-        module, settings = tiny(tmp_path / name)
+        module, settings = digits(tmp_path / name)
         settings = settings.__class__(
             **{**vars(settings), "running": experiment.Running(output=str(tmp_path / name), **running)}
         )
@@ -162,7 +205,7 @@ def test_bad_sweeps_are_one_line_and_leave_nothing(case, tmp_path, capsys):
 
 
 def test_a_setting_that_decides_what_is_computed_is_named(tmp_path):
-    module, settings = tiny(tmp_path / "x")
+    module, settings = digits(tmp_path / "x")
 
     def build(settings):
         return module.build(settings)._replace(couples_batch=bool(settings.beta > 1))
@@ -183,16 +226,19 @@ def test_the_table_has_means_and_standard_errors():
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.slow("a sweep in a process of its own, and another here")
 def test_members_are_split_over_devices_and_stay_what_they_are(tmp_path):
     words = ["sweep", "digits_vae", *TINY, "--seeds", "4", "--over", "beta=1,2"]
     code = """
-import sys, jax
+import sys
 from vaejax import cli, sweep
+from vaejax.cli import sweep as command
 seen = []
-cli.sweep = lambda *a, callbacks, **k: sweep.sweep(*a, callbacks=[lambda report, state: seen.append((state.step.sharding, state.step.addressable_shards[0].data.shape))], **k)
+def see(report, state):
+    seen.append((state.step.sharding.num_devices, state.step.addressable_shards[0].data.shape))
+command.sweep = lambda *arguments, callbacks, **options: sweep.sweep(*arguments, callbacks=[see], **options)
 assert cli.main(sys.argv[1:]) == 0
-assert seen[0][0].num_devices == 8 and seen[0][1] == (1,), seen
+assert seen[0] == (8, (1,)), seen
 """
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", code, *words, "--output", str(tmp_path / "eight")]

@@ -22,19 +22,38 @@ from vaejax.settings import settings_from
 from vaejax.training import loop
 
 STEPS_PER_EPOCH = 25
+POISON = ("--poison", "28", "29", "30")
+WATCHED = ("--ema-decay", "0.9", "--validation-size", "10")
+# Five steps an epoch, each of which is saved where every step is a pause.
+FIVE_STEPS = ("--batch-size", "20", "--checkpoint-seconds", "0")
+# The runs of the fixture `bank`: the command and its settings.
+BANK = {
+    "plain": ("train",),
+    "skip": ("train", *POISON, "--not-finite", "skip"),
+    "roll back": ("train", *POISON, "--not-finite", "roll_back"),
+    "validated": ("train", *WATCHED),
+    "streamed": ("train", "--feed", "streamed"),
+    "swept": (
+        # The last of the eight members is the run that is validated.
+        *("sweep", "--seed", "0", "--seeds", "2"),
+        *("--over", "beta=0.5,1", "--over", "learning-rate=1e-3", "--over", "ema_decay=0.5,0.9"),
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings(experiment.VaeSettings):
     """Settings of the tiny experiment."""
 
+    seed: int = 1
+    """Seed of the parameters, the order of the examples and all noise."""
     epochs: int = 3
     """Passes over the training data."""
     batch_size: int = 4
     """Examples per step."""
     latent_size: int = 3
     """Number of latents."""
-    hidden_sizes: tuple[int, ...] = (4,)
+    hidden_sizes: tuple[int, ...] = ()
     """Widths of the hidden layers."""
     poison: tuple[int, ...] = ()
     """Steps whose likelihood is NaN."""

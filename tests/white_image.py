@@ -114,7 +114,7 @@ def build(settings):
         model=model,
         prepare=partial(prepare, settings.fault),
         objective=objective,
-        optimizer=optax.chain(optax.adam(0.01), optax.stateless(double)),
+        optimizer=optax.chain(optax.sgd(0.01, momentum=0.9), optax.stateless(double)),
         couples_batch=settings.objective == "coupled",
         schedules={"beta": linear(0.0, 1.0, 10)},
     )

@@ -40,7 +40,7 @@ class NOTHING:
     init = staticmethod(lambda params: ())
 
 
-@pytest.mark.parametrize("batch_size", [2, 3])
+@pytest.mark.parametrize("batch_size", [pytest.param(2, marks=pytest.mark.slow("batches that fill an epoch")), 3])
 @pytest.mark.parametrize("kind", ["array", "mapped", "lazy"])
 def test_both_feeds_give_the_same_batches_to_the_bit(kind, batch_size, tmp_path):
     np.save(tmp_path / "images.npy", IMAGES)
@@ -54,7 +54,10 @@ def test_both_feeds_give_the_same_batches_to_the_bit(kind, batch_size, tmp_path)
         np.testing.assert_array_equal(here, there)
 
 
-@pytest.mark.parametrize("first", [0, 2, 5, 7, 1000])
+other_steps = pytest.mark.slow("other steps to begin with")
+
+
+@pytest.mark.parametrize("first", [pytest.param(0, marks=other_steps), 2, pytest.param(5, marks=other_steps), 7, 1000])
 def test_batches_from_any_step_on_whole_or_in_the_shares_of_two_hosts(first):
     examples = {"x": np.arange(20.0).reshape(10, 2), "label": np.arange(10), "image": lazy()}
     rows = np.concatenate([plan()(epoch) for epoch in range(first // 5, first // 5 + 3)])[first % 5 : first % 5 + 7]

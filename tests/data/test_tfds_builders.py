@@ -14,7 +14,7 @@ from vaejax.data import idx
 from vaejax.data.tfds import load_tfds
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.slow("prepares data sets with TensorFlow"),
     pytest.mark.data,
     pytest.mark.skipif("VAEJAX_DATA" not in os.environ, reason="VAEJAX_DATA names no folder of data sets"),
     pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="preparing needs TensorFlow"),

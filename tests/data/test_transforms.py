@@ -30,41 +30,49 @@ RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.integers(0, 256, (5, 6, 4, 2)).astype(np.uint8)
 
 
-@pytest.mark.parametrize(("at", "first"), [(0.5, 9), (0.0, 1), (0.7, 12), (0.25, 5), (15 / 16, 16)])
-def test_threshold_is_one_above_and_zero_at_it(at, first):
+def test_threshold_is_one_above_and_zero_at_it():
     levels = np.arange(17, dtype=np.uint8)
-    expected = (np.arange(17) >= first).astype(np.float32)
-    for function in (threshold, jax.jit(threshold)):
-        assert function(levels, 16, at).dtype == jnp.float32
-        np.testing.assert_array_equal(function(levels, 16, at), expected)
+    compiled = jax.jit(threshold)
+    for at, first in [(0.5, 9), (0.0, 1), (0.7, 12), (0.25, 5), (15 / 16, 16)]:
+        for function in (threshold, compiled):
+            found = function(levels, 16, at)
+            assert found.dtype == jnp.float32
+            np.testing.assert_array_equal(found, np.arange(17) >= first)
 
 
 def test_threshold_has_no_rounding_at_levels():
     """Of max_value = 255, 127.5 lies between two levels, and a fifth, 51, is one."""
     levels = np.arange(256, dtype=np.uint8)
-    assert int(threshold(levels, 255).sum()) == 128
+    assert np.sum(threshold(levels, 255)) == 128
     for k in range(5):
-        assert int(threshold(levels, 255, k / 5).sum()) == 255 - 51 * k
+        assert np.sum(threshold(levels, 255, k / 5)) == 255 - 51 * k
 
 
-@pytest.mark.parametrize("max_value", [1, 16, 255, 1023])
-@pytest.mark.parametrize("draw", [0.0, 0.5, 1 - 2**-23])
-def test_dequantization_stays_within_its_level(monkeypatch, max_value, draw):
+@pytest.mark.parametrize(
+    "max_value",
+    [255, *(pytest.param(other, marks=pytest.mark.slow("other numbers of levels")) for other in (1, 16, 1023))],
+)
+def test_dequantization_stays_within_its_level(monkeypatch, max_value):
     """The highest draw that float32 has, added to a level of 1 or more, is rounded to the next level."""
+    draws = np.float32([0.0, 0.5, 1 - 2**-23])
+    # The number of a key chooses the draw.
+    chosen = lambda key: jnp.asarray(draws)[jax.random.key_data(key)[-1]]
     monkeypatch.setattr(
-        sys.modules[dequantize.__module__], "uniform", lambda key, shape: jnp.full(shape, draw, jnp.float32)
+        sys.modules[dequantize.__module__], "uniform", lambda key, shape: jnp.broadcast_to(chosen(key), shape)
     )
     levels = np.arange(max_value + 1)
-    # A function of its own, since compiled programs are kept, and with them the draw.
-    for function in (dequantize, jax.jit(lambda *arguments: dequantize(*arguments))):
-        x = np.asarray(function(jax.random.key(0), levels, max_value), np.float64)
-        assert x.max() < 1
-        assert np.all(x < (levels + 1) / (max_value + 1))
-        np.testing.assert_allclose(x * (max_value + 1), levels + draw, atol=1e-6 * (max_value + 1))
+    # A function of its own, since compiled programs are kept, and with them the draws.
+    compiled = jax.jit(lambda *arguments: dequantize(*arguments))
+    for number, draw in enumerate(draws):
+        for function in (dequantize, compiled):
+            x = np.asarray(function(jax.random.key(number), levels, max_value), np.float64)
+            assert x.max() < 1
+            assert np.all(x < (levels + 1) / (max_value + 1))
+            np.testing.assert_allclose(x * (max_value + 1), levels + draw, atol=1e-6 * (max_value + 1))
 
 
 def test_dequantized_levels_are_even_within_their_share(key):
-    x = np.asarray(dequantize(key, np.repeat(np.arange(4), 10_000).reshape(4, 10_000), 3))
+    x = np.asarray(jax.jit(dequantize)(key, np.repeat(np.arange(4), 10_000).reshape(4, 10_000), 3))
     within = 4 * x - np.arange(4)[:, None]
     assert abs(within.mean() - 1 / 2) < 5 * math.sqrt(1 / 12 / within.size)
     assert abs(within.var() - 1 / 12) < 5 * math.sqrt(1 / 180 / within.size)
@@ -74,18 +82,23 @@ def test_dequantized_levels_are_even_within_their_share(key):
 
 
 def test_a_uniform_density_says_eight_bits_of_each_byte(key):
-    x = dequantize(key, IMAGES, 255).reshape(5, -1)
-    uniform = vaejax.ContinuousBernoulli(jnp.zeros(x.shape))
-    size = x.shape[1]
-    nats = uniform.log_prob(x) - size * math.log(256)
+    size = math.prod(IMAGES.shape[1:])
+
+    @jax.jit
+    def density(key):
+        x = dequantize(key, IMAGES, 255).reshape(5, size)
+        return vaejax.ContinuousBernoulli(jnp.zeros(x.shape)).log_prob(x)
+
+    nats = np.asarray(density(key)) - size * math.log(256)
     np.testing.assert_allclose(-nats / size / math.log(2), 8.0, rtol=1e-6)
 
 
 def test_the_bound_that_dequantization_gives(key):
     """Of a density 1 + a (2v - 1) with mass (1 - a / 2) / 2 and (1 + a / 2) / 2 for the levels 0 and 1."""
     a, count = 0.9, 100_000
+    compiled = jax.jit(dequantize)
     for level, split in enumerate(jax.random.split(key)):
-        density = 1 + a * (2 * np.asarray(dequantize(split, np.full((1, count), level), 1), np.float64) - 1)
+        density = 1 + a * (2 * np.asarray(compiled(split, np.full((1, count), level), 1), np.float64) - 1)
         mass = (1 + a * (level - 0.5)) / 2
         assert abs(density.mean() / 2 - mass) < 5 * density.std() / 2 / math.sqrt(count)
         gap = math.log(mass) - (np.log(density).mean() - math.log(2))
@@ -101,47 +114,65 @@ def test_the_bound_that_dequantization_gives(key):
 def test_resizing_by_hand():
     """A triangle of twice the width for half the size: 1, 3, 3 and 1 eighths, without those beyond the edge."""
     x = np.float32([0, 8, 0, 0, 16, 0, 0, 0]).reshape(1, 8, 1)
-    shrunk = np.asarray(resize(x, (1, 4))).ravel()
-    np.testing.assert_allclose(shrunk, [8 * 3 / 7, 8 / 8 + 16 / 8, 16 * 3 / 8, 0], rtol=1e-6)
-    grown = np.asarray(resize(np.float32([0, 8]).reshape(2, 1, 1), (4, 1))).ravel()
-    np.testing.assert_allclose(grown, [0, 2, 6, 8], rtol=1e-6)
+    shrunk, grown = jax.jit(lambda x, y: (resize(x, (1, 4)), resize(y, (4, 1))))(x, np.float32([0, 8]).reshape(2, 1, 1))
+    np.testing.assert_allclose(np.ravel(shrunk), [8 * 3 / 7, 8 / 8 + 16 / 8, 16 * 3 / 8, 0], rtol=1e-6)
+    np.testing.assert_allclose(np.ravel(grown), [0, 2, 6, 8], rtol=1e-6)
 
 
-@pytest.mark.parametrize("size", [(3, 5), (6, 4), (13, 2), (1, 1)])
-def test_resizing_is_that_of_pillow(size):
+def test_resizing_is_that_of_pillow():
     """Its bilinear filter, on floats, is another implementation of the same kernel."""
     image = pytest.importorskip("PIL.Image")
     x = RANDOM.uniform(0, 255, (2, 6, 4, 3)).astype(np.float32)
-    ours = resize(x, size)
-    assert ours.shape == (2, *size, 3)
-    planes = [np.moveaxis(each, -1, 1).reshape(6, *each.shape[1:3]) for each in (x, np.asarray(ours))]
-    for theirs, resized in zip(*planes, strict=True):
-        expected = image.fromarray(theirs).resize(size[::-1], image.Resampling.BILINEAR)
-        np.testing.assert_allclose(resized, np.asarray(expected), rtol=1e-4, atol=1e-3)
+    sizes = [(3, 5), (6, 4), (13, 2), (1, 1)]
+    for size, ours in zip(sizes, jax.jit(lambda x: [resize(x, each) for each in sizes])(x), strict=True):
+        assert ours.shape == (2, *size, 3)
+        planes = [np.moveaxis(each, -1, 1).reshape(6, *each.shape[1:3]) for each in (x, np.asarray(ours))]
+        for theirs, resized in zip(*planes, strict=True):
+            expected = image.fromarray(theirs).resize(size[::-1], image.Resampling.BILINEAR)
+            np.testing.assert_allclose(resized, np.asarray(expected), rtol=1e-4, atol=1e-3)
 
 
-@given(st.sampled_from([(1, 1), (4, 6), (7, 2)]), st.integers(0, 255))
-def test_resizing_keeps_constants_and_the_range_of_each_channel(size, level):
-    constant = resize(np.full((3, 5, 2), level, np.uint8), size)
-    assert constant.dtype == jnp.float32
-    np.testing.assert_array_equal(constant, np.full((*size, 2), level))
-    extremes = resize(np.where(IMAGES > 127, np.float32(0.1), np.float32(0.7)), size)
-    assert extremes.min() >= np.float32(0.1)
-    assert extremes.max() <= np.float32(0.7)
-    narrow = resize(np.stack([np.full((4, 4), 0.1), np.arange(16).reshape(4, 4)], -1), size)
-    np.testing.assert_array_equal(narrow[..., 0], np.full(size, np.float32(0.1)))
+SIZES = [(1, 1), (4, 6), (7, 2)]
 
 
-@given(st.sampled_from([(0, 0), (0, 1), (1, 2), (2, 3), (3, 0)]), st.sampled_from([np.uint8, np.float32]))
+@jax.jit
+def to_all_sizes(image):
+    return [resize(image, size) for size in SIZES]
+
+
+@given(st.integers(0, 255))
+def test_resizing_keeps_constants(level):
+    for size, constant in zip(SIZES, to_all_sizes(np.full((3, 5, 2), level, np.uint8)), strict=True):
+        assert constant.dtype == jnp.float32
+        np.testing.assert_array_equal(constant, np.full((*size, 2), level))
+
+
+def test_resizing_keeps_the_range_of_each_channel():
+    for extremes in jax.device_get(to_all_sizes(np.where(IMAGES > 127, np.float32(0.1), np.float32(0.7)))):
+        assert extremes.min() >= np.float32(0.1)
+        assert extremes.max() <= np.float32(0.7)
+    narrow = np.stack([np.full((4, 4), 0.1), np.arange(16).reshape(4, 4)], -1).astype(np.float32)
+    for size, resized in zip(SIZES, jax.device_get(to_all_sizes(narrow)), strict=True):
+        np.testing.assert_array_equal(resized[..., 0], np.full(size, np.float32(0.1)))
+
+
+@pytest.mark.parametrize("more", [(0, 0), (1, 2), (2, 3), (3, 0)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_a_centred_crop_takes_away_what_was_padded(more, dtype):
     more_height, more_width = more
     x = IMAGES.astype(dtype)
     size = (6 + more_height, 4 + more_width)
-    padded = pad(x, size, 9)
+
+    @jax.jit
+    def both(x):
+        padded = pad(x, size, 9)
+        return padded, center_crop(padded, (6, 4))
+
+    padded, cropped = both(x)
     assert padded.dtype == dtype
     assert padded.shape == (5, *size, 2)
-    assert center_crop(padded, (6, 4)).dtype == dtype
-    np.testing.assert_array_equal(center_crop(padded, (6, 4)), x)
+    assert cropped.dtype == dtype
+    np.testing.assert_array_equal(cropped, x)
     # The rest is the value, the greater half of it below and to the right.
     outside = np.asarray(padded).astype(np.int64).sum((1, 2)) - x.astype(np.int64).sum((1, 2))
     np.testing.assert_array_equal(outside, 9 * (size[0] * size[1] - 24))
@@ -161,7 +192,7 @@ def test_any_leading_axes(batch, key):
         partial(threshold, max_value=255),
         partial(binarize, jax.random.clone(key), max_value=255),
     ):
-        shape = function(x).shape
+        shape = jax.eval_shape(function, x).shape
         assert shape[:-3] == batch
         assert shape[-1] == 2
 
@@ -169,18 +200,21 @@ def test_any_leading_axes(batch, key):
 def test_random_crops_are_windows_and_every_place_occurs(key):
     """Of an image whose pixels are all different, the first of a window says its place."""
     image = np.arange(6 * 4).reshape(6, 4, 1)
-    crops = np.asarray(random_crop(key, np.broadcast_to(image, (3, 100, 6, 4, 1)), (4, 3))).reshape(300, 4, 3)
+    both = jax.jit(lambda key, x, y: (random_crop(key, x, (4, 3)), random_crop(jax.random.key(1), y, (6, 4))))
+    crops, whole = jax.device_get(both(key, np.broadcast_to(image, (3, 100, 6, 4, 1)), IMAGES))
+    crops = crops.reshape(300, 4, 3)
     window = np.arange(4)[:, None] * 4 + np.arange(3)
     np.testing.assert_array_equal(crops, crops[:, :1, :1] + window)
     places, counts = np.unique(crops[:, 0, 0], return_counts=True)
     assert places.tolist() == [0, 1, 4, 5, 8, 9]
     assert np.sum((counts - 50) ** 2) / 50 < 30  # chi-squared of 5 degrees: 1e-5
-    np.testing.assert_array_equal(random_crop(jax.random.key(1), IMAGES, (6, 4)), IMAGES)
+    np.testing.assert_array_equal(whole, IMAGES)
 
 
 def test_random_flips_exchange_left_and_right_of_half_of_the_images(key):
     x = np.broadcast_to(IMAGES, (200, *IMAGES.shape))
-    flipped = np.asarray(random_flip(key, x))
+    flip = jax.jit(random_flip)
+    flipped = np.asarray(flip(key, x))
     assert flipped.dtype == np.uint8
     done = np.all(flipped == x[..., ::-1, :], axis=(-3, -2, -1))
     kept = np.all(flipped == x, axis=(-3, -2, -1))
@@ -190,10 +224,11 @@ def test_random_flips_exchange_left_and_right_of_half_of_the_images(key):
     assert done.any(0).all()
     assert done.any(1).sum() > 150
     assert kept.any(1).sum() > 150
-    again = random_flip(jax.random.clone(key), flipped)  # the same choices take back what they did
+    again = flip(jax.random.clone(key), flipped)  # the same choices take back what they did
     np.testing.assert_array_equal(again, x)
 
 
+@pytest.mark.slow("many small programs: eager transforms")
 def test_compiled_transforms_are_the_same(key):
     for function, exact in (
         (partial(random_crop, size=(3, 3)), True),
@@ -211,7 +246,7 @@ def test_compiled_transforms_are_the_same(key):
 
 KEY = jax.random.key
 BAD = {
-    "legacy key": (lambda: random_flip(jax.random.PRNGKey(0), IMAGES), TypeError, "key must be a typed PRNG key"),
+    "legacy key": (lambda: random_flip(jax.random.PRNGKey(0), IMAGES), TypeError, "^key must"),
     "no key": (lambda: random_crop(0, IMAGES, (2, 2)), TypeError, "key must be a typed PRNG key"),
     "keys": (lambda: dequantize(jax.random.split(KEY(0)), IMAGES, 255), ValueError, "key must be one key"),
     "rank": (lambda: random_flip(KEY(0), IMAGES[0, 0]), ValueError, r"random_flip: images must be .*shape \(4, 2\)"),
@@ -281,13 +316,18 @@ BINARIZE = partial(binarize, max_value=255)
 
 
 def expected(transform, seed, number, index):
-    """By the definition: one example, its own key, no compiled program."""
+    """By the definition: one example and its own key."""
+    return np.asarray(one_by_one(transform, np.uint32(seed), number, index, RANDOM_SPLIT[index]))
+
+
+@partial(jax.jit, static_argnums=0)
+def one_by_one(transform, seed, number, index, example):
     key = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 0x0DA7A5E7), number), index)
-    return np.asarray(transform(key, RANDOM_SPLIT[index][None])[0])
+    return transform(key, example[None])[0]
 
 
 @pytest.mark.parametrize("lazy", [False, True])
-@pytest.mark.parametrize("seed", [0, 2**32 - 1])
+@pytest.mark.parametrize("seed", [pytest.param(0, marks=pytest.mark.slow("another seed")), 2**32 - 1])
 def test_static_binarization_is_a_function_of_seed_split_and_index(seed, lazy):
     result = once(small(lazy=lazy), BINARIZE, seed=seed, meaning=data.Meaning.BINARY, max_value=1)
     assert (result.meaning, result.max_value, result.dtype) == (data.Meaning.BINARY, 1, np.uint8)
@@ -304,7 +344,9 @@ def test_static_binarization_is_a_function_of_seed_split_and_index(seed, lazy):
         np.testing.assert_array_equal(split.factors, small().splits[name].factors)
 
 
-@pytest.mark.parametrize("at_once", [1, 4, 11, 4096])
+@pytest.mark.parametrize(
+    "at_once", [4, *(pytest.param(size, marks=pytest.mark.slow("other sizes of a part")) for size in (1, 11, 4096))]
+)
 def test_results_do_not_depend_on_how_many_are_transformed_at_once(monkeypatch, at_once):
     traces = []
 
@@ -384,12 +426,16 @@ def test_the_generator_does_not_depend_on_a_setting():
         np.testing.assert_array_equal(once(small(), BINARIZE, meaning=data.Meaning.BINARY).test.examples, examples)
 
 
-def test_results_keep_their_type(x64):
-    """Also in double precision: indices and keys are of 32 bits."""
+def test_results_are_the_same_in_double_precision(x64):
+    """Indices and keys are of 32 bits."""
     result = once(small(), BINARIZE, meaning=data.Meaning.BINARY)
     np.testing.assert_array_equal(result.test.examples[3], expected(BINARIZE, 0, 2, 3))
-    assert once(small(), random_flip).dtype == np.uint8
     assert once(small(), lambda key, x: x > 3, meaning=data.Meaning.BINARY).dtype == np.uint8
+
+
+@pytest.mark.slow("other transforms of the same law, with many small programs")
+def test_results_keep_their_type(x64):
+    assert once(small(), random_flip).dtype == np.uint8
     assert once(small(), lambda key, x: resize(x, (2, 2))).dtype == np.float32
 
 

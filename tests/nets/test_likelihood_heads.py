@@ -1,5 +1,7 @@
 """Heads for counts and levels: what their raw outputs mean, and that they never overflow."""
 
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -15,103 +17,128 @@ from vaejax.nets import likelihoods
 EVENT = (3, 2)
 LEVELS = 17
 HEADS = {
-    "poisson": (likelihoods.poisson(), vaejax.Poisson, jnp.inf),
-    "negative binomial": (likelihoods.negative_binomial(2.0), vaejax.NegativeBinomial, jnp.inf),
+    "poisson": (likelihoods.poisson(), vaejax.Poisson, np.inf),
+    "negative binomial": (likelihoods.negative_binomial(2.0), vaejax.NegativeBinomial, np.inf),
     "discretized logistic": (likelihoods.discretized_logistic(LEVELS), vaejax.DiscretizedLogistic, LEVELS - 1),
     "logistic mixture": (likelihoods.logistic_mixture(LEVELS, 3), vaejax.Mixture, LEVELS - 1),
 }
 
 
+another_shape = pytest.mark.slow("another shape of the same law")
+
+
 def data(batch=()):
-    return jax.random.randint(jax.random.key(3), (*batch, *EVENT), 0, LEVELS)
+    return np.random.default_rng(3).integers(0, LEVELS, (*batch, *EVENT))
 
 
-@pytest.mark.parametrize("batch", [(), (5,), (2, 3)])
-@pytest.mark.parametrize("name", HEADS)
-def test_any_batch_axes(name, batch):
-    head, kind, highest = HEADS[name]
-    params = head.init(jax.random.key(0), EVENT)
-    raw = jax.random.normal(jax.random.key(1), (*batch, *EVENT, head.channels))
-    assert type(head.distribution(params, raw, 2)) is kind
+def outputs(head, batch=(), event=EVENT):
+    """What a net may put out."""
+    return np.random.default_rng(1).standard_normal((*batch, *event, head.channels)).astype(np.float32)
 
-    @jax.jit
-    def figures(raw, x):
+
+@pytest.mark.parametrize(
+    "batch", [pytest.param((), marks=another_shape), pytest.param((5,), marks=another_shape), (2, 3)]
+)
+def test_any_batch_axes(batch):
+    first = (0,) * len(batch)
+
+    def figures(name, raw):
+        head, kind, _ = HEADS[name]
+        params = head.init(jax.random.key(0), EVENT)
         p = head.distribution(params, raw, 2)
+        assert type(p) is kind
         draws = p.sample(jax.random.key(2), (4,))
-        return p.mean, draws, p.log_prob(draws), p.support(draws), p.log_prob(x)
+        alone = head.distribution(params, raw[first], 2).log_prob(draws[0][first])
+        return p.mean, draws, p.log_prob(draws), p.support(draws), alone
 
-    mean, draws, log_probs, inside, log_prob = figures(raw, data(batch))
-    chex.assert_shape(mean, (*batch, *EVENT))
-    chex.assert_shape(draws, (4, *batch, *EVENT))
-    chex.assert_shape(log_probs, (4, *batch))
-    assert jnp.issubdtype(draws.dtype, jnp.integer)
-    assert jnp.all(inside)
-    assert jnp.all((mean > 0) & (mean < highest))
-    assert jnp.all((draws >= 0) & (draws <= highest))
-    assert jnp.all(log_probs < 0)
-    if batch:
+    raw = {name: outputs(head, batch) for name, (head, _, _) in HEADS.items()}
+    of_all = jax.jit(lambda raw: {name: figures(name, raw[name]) for name in HEADS})
+    for name, (mean, draws, log_probs, inside, alone) in jax.device_get(of_all(raw)).items():
+        highest = HEADS[name][2]
+        chex.assert_shape(mean, (*batch, *EVENT))
+        chex.assert_shape(draws, (4, *batch, *EVENT))
+        chex.assert_shape(log_probs, (4, *batch))
+        assert np.issubdtype(draws.dtype, np.integer)
+        assert np.all(inside)
+        assert np.all((mean > 0) & (mean < highest))
+        assert np.all((draws >= 0) & (draws <= highest))
+        assert np.all(log_probs < 0)
         # An example by itself has the probability that it has among others.
-        first = (0,) * len(batch)
-        alone = jax.jit(lambda raw, x: head.distribution(params, raw, 2).log_prob(x))(raw[first], data(batch)[first])
-        chex.assert_trees_all_close(alone, log_prob[first], rtol=1e-5)
+        chex.assert_trees_all_close(alone, log_probs[0][first], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", HEADS)
-def test_a_wild_net_stays_finite(name):
-    head, _, highest = HEADS[name]
-    params = head.init(jax.random.key(0), EVENT)
-    signs = jax.random.rademacher(jax.random.key(1), (6, *EVENT, head.channels), jnp.float32)
-    raw = 1e4 * signs.at[0].set(1.0).at[1].set(-1.0)
+def test_a_wild_net_stays_finite():
+    wild = {}
+    for name, (head, _, _) in HEADS.items():
+        signs = np.random.default_rng(1).choice([-1, 1], (6, *EVENT, head.channels))
+        signs[0], signs[1] = 1, -1
+        wild[name] = 1e4 * signs.astype(np.float32)
 
-    def total(raw, params):
-        p = head.distribution(params, raw, 2)
-        log_prob = p.log_prob(data((6,)))
+    def total(name, raw, params, x):
+        p = HEADS[name][0].distribution(params, raw, 2)
+        log_prob = p.log_prob(x)
         return jnp.sum(log_prob), (log_prob, p.mean)
 
-    wild = jax.tree.map(lambda leaf: 1e4 * jnp.ones_like(leaf), params)
-    compiled = jax.jit(jax.value_and_grad(total, argnums=(0, 1), has_aux=True))
-    for own in (params, wild, jax.tree.map(jnp.negative, wild)):
-        (_, (log_prob, mean)), gradient = compiled(raw, own)
-        chex.assert_tree_all_finite((log_prob, mean, gradient))
-        assert jnp.all((mean >= 0) & (mean <= highest))
+    @jax.jit
+    def figures(raw, params, x):
+        gradient_of = jax.value_and_grad(total, argnums=(1, 2), has_aux=True)
+        return {name: gradient_of(name, raw[name], params[name], x) for name in HEADS}
+
+    shapes = jax.eval_shape(lambda: {name: head.init(jax.random.key(0), EVENT) for name, (head, _, _) in HEADS.items()})
+    for value in (np.log(2.0), 1e4, -1e4):
+        own = jax.tree.map(lambda leaf, value=value: np.full(leaf.shape, value, np.float32), shapes)
+        for name, ((_, (log_prob, mean)), gradient) in jax.device_get(figures(wild, own, data((6,)))).items():
+            chex.assert_tree_all_finite((log_prob, mean, gradient))
+            assert np.all((mean >= 0) & (mean <= HEADS[name][2])), name
 
 
-@pytest.mark.parametrize("name", HEADS)
-def test_every_parameter_of_a_model_learns(name):
-    model = nets.mlp(EVENT, 3, hidden_sizes=(5,), likelihood=HEADS[name][0])
-    params = model.init(jax.random.key(0))
+def test_every_parameter_of_a_model_learns(random_params):
+    models = {name: nets.mlp(EVENT, 3, hidden_sizes=(5,), likelihood=head) for name, (head, _, _) in HEADS.items()}
 
-    def loss(params):
-        encode, decode = (lambda x: model.encode(params, x)), (lambda z: model.decode(params, z))
-        return vaejax.negative_elbo(jax.random.key(2), data((4,)), encode, decode)
+    def loss(name, params, x):
+        encode, decode = (partial(each, params) for each in (models[name].encode, models[name].decode))
+        return vaejax.negative_elbo(jax.random.key(2), x, encode, decode)
 
-    (_, terms), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
-    chex.assert_shape(terms.value, (4,))
-    chex.assert_tree_all_finite(gradient)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
-        assert jnp.any(leaf != 0), jax.tree_util.keystr(path)
+    @jax.jit
+    def bounds(params, x):
+        gradient_of = jax.value_and_grad(loss, argnums=1, has_aux=True)
+        return {name: gradient_of(name, params[name], x) for name in HEADS}
+
+    params = {name: random_params(model) for name, model in models.items()}
+    for name, ((_, terms), gradient) in jax.device_get(bounds(params, data((4,)))).items():
+        chex.assert_shape(terms.value, (4,))
+        chex.assert_tree_all_finite(gradient)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
+            assert np.any(leaf != 0), (name, jax.tree_util.keystr(path))
 
 
 def test_counts_are_numpyros():
-    raw = 2.0 * jax.random.normal(jax.random.key(0), (5, *EVENT, 1))
-    rate, x = jnp.exp(raw[..., 0]), data((5,))
-    log_prob = jax.jit(lambda p, x: p.log_prob(x))
-    ours = likelihoods.poisson().distribution({}, raw, 2)
-    chex.assert_trees_all_close(log_prob(ours, x), log_prob(numpyro.Poisson(rate).to_event(2), x), rtol=1e-5)
-    chex.assert_trees_all_close(ours.mean, rate, rtol=1e-6)
-    dispersion = jnp.array([[0.5, 1.0], [2.0, 3.0], [10.0, 0.1]])
-    ours = likelihoods.negative_binomial().distribution({"log_dispersion": jnp.log(dispersion)}, raw, 2)
-    theirs = numpyro.NegativeBinomial2(rate, dispersion).to_event(2)
-    chex.assert_trees_all_close(log_prob(ours, x), log_prob(theirs, x), rtol=1e-4)
-    chex.assert_trees_all_close(ours.mean, rate, rtol=1e-5)
+    raw, x = 2.0 * outputs(likelihoods.poisson(), (5,)), data((5,))
+    dispersion = np.array([[0.5, 1.0], [2.0, 3.0], [10.0, 0.1]], np.float32)
+
+    @jax.jit
+    def figures(raw, x):
+        rate = jnp.exp(raw[..., 0])
+        ours = likelihoods.poisson().distribution({}, raw, 2)
+        theirs = numpyro.Poisson(rate).to_event(2)
+        poisson = (ours.log_prob(x), ours.mean), (theirs.log_prob(x), rate)
+        ours = likelihoods.negative_binomial().distribution({"log_dispersion": jnp.log(dispersion)}, raw, 2)
+        theirs = numpyro.NegativeBinomial2(rate, dispersion).to_event(2)
+        return poisson, ((ours.log_prob(x), ours.mean), (theirs.log_prob(x), rate))
+
+    ((log_prob, mean), (expected, rate)), ((log_prob_2, mean_2), (expected_2, _)) = figures(raw, x)
+    chex.assert_trees_all_close(log_prob, expected, rtol=1e-5)
+    chex.assert_trees_all_close(mean, rate, rtol=1e-6)
+    chex.assert_trees_all_close(log_prob_2, expected_2, rtol=1e-4)
+    chex.assert_trees_all_close(mean_2, rate, rtol=1e-5)
 
 
 def test_the_dispersion_is_one_for_each_element_and_starts_as_it_is_told():
-    params = likelihoods.negative_binomial(2.0).init(jax.random.key(0), EVENT)
-    chex.assert_trees_all_close(params, {"log_dispersion": jnp.full(EVENT, jnp.log(2.0))})
-    several = jnp.array([0.5, 4.0])
-    params = likelihoods.negative_binomial(several).init(jax.random.key(0), EVENT)
-    chex.assert_trees_all_close(jnp.exp(params["log_dispersion"]), jnp.broadcast_to(several, EVENT))
+    several = np.float32([0.5, 4.0])
+    init = lambda dispersion: likelihoods.negative_binomial(dispersion).init(jax.random.key(0), EVENT)
+    one, each = jax.jit(lambda: (init(2.0), init(several)))()
+    chex.assert_trees_all_close(one, {"log_dispersion": np.full(EVENT, np.log(2.0), np.float32)}, rtol=1e-6)
+    chex.assert_trees_all_close(np.exp(each["log_dispersion"]), np.broadcast_to(several, EVENT), rtol=1e-6)
     for name in ("poisson", "discretized logistic", "logistic mixture"):
         assert HEADS[name][0].init(jax.random.key(0), EVENT) == {}
 
@@ -123,60 +150,66 @@ def level_probabilities(centre, log_scale, num_levels):
     return np.diff(scipy.stats.logistic(half * (1 + centre), half * np.exp(log_scale)).cdf(edges))
 
 
+@partial(jax.jit, static_argnums=0)
+def of_levels(head, raw):
+    """The log-probability of each level, and the mean."""
+    p = head.distribution({}, raw, 1)
+    return p.log_prob(jnp.arange(LEVELS)[:, None]), p.mean
+
+
 def test_a_discretized_logistic_is_in_units_of_half_the_range():
     centre, log_scale = 0.4, -1.5
-    raw = jnp.array([[centre, log_scale]])
-    p = likelihoods.discretized_logistic(LEVELS).distribution({}, raw, 1)
+    raw = np.float32([[centre, log_scale]])
+    log_probs, mean = of_levels(likelihoods.discretized_logistic(LEVELS), raw)
     expected = level_probabilities(centre, log_scale, LEVELS)
-    chex.assert_trees_all_close(jnp.exp(p.log_prob(jnp.arange(LEVELS)[:, None])), expected, rtol=1e-4)
-    chex.assert_trees_all_close(p.mean[0], expected @ np.arange(LEVELS), rtol=1e-5)
+    chex.assert_trees_all_close(np.exp(log_probs), expected, rtol=1e-4)
+    chex.assert_trees_all_close(mean[0], expected @ np.arange(LEVELS), rtol=1e-5)
 
 
 def test_the_channels_of_a_mixture_are_logits_then_centres_then_log_scales():
     logits, centres, log_scales = np.array([[0.3, -1.0, 0.5], [0.4, -0.1, -0.7], [-1.5, -2.5, -0.5]])
-    raw = jnp.asarray(np.concatenate([logits, centres, log_scales]), jnp.float32)[None]
-    p = likelihoods.logistic_mixture(LEVELS, 3).distribution({}, raw, 1)
+    raw = np.concatenate([logits, centres, log_scales]).astype(np.float32)[None]
     weights = np.exp(logits) / np.sum(np.exp(logits))
     # The components start apart, in the middles of the thirds of the range.
     places = centres + np.array([-2 / 3, 0.0, 2 / 3])
     expected = sum(
         w * level_probabilities(c, s, LEVELS) for w, c, s in zip(weights, places, log_scales, strict=True)
     )  # fmt: skip
-    log_probs, mean = jax.jit(lambda p: (p.log_prob(jnp.arange(LEVELS)[:, None]), p.mean))(p)
-    chex.assert_trees_all_close(jnp.exp(log_probs), expected, rtol=1e-4)
+    log_probs, mean = of_levels(likelihoods.logistic_mixture(LEVELS, 3), raw)
+    chex.assert_trees_all_close(np.exp(log_probs), expected, rtol=1e-4)
     chex.assert_trees_all_close(mean[0], expected @ np.arange(LEVELS), rtol=1e-5)
 
 
 def test_components_that_start_alike_do_not_stay_together():
     """A net that starts at 0 gives each component another gradient."""
     head = likelihoods.logistic_mixture(LEVELS, 4)
-    value = jnp.array([2])
-    gradient = jax.jit(jax.grad(lambda raw: head.distribution({}, raw, 1).log_prob(value)))(jnp.zeros((1, 12)))[0]
-    assert len(jnp.unique(gradient[4:8])) == 4
+    log_prob = lambda raw, x: head.distribution({}, raw, 1).log_prob(x)
+    gradient = jax.jit(jax.grad(log_prob))(np.zeros((1, 12), np.float32), np.array([2]))
+    assert len(np.unique(np.asarray(gradient)[0, 4:8])) == 4
 
 
 def test_counts_and_levels_are_scaled_for_the_net():
-    x = jnp.array([0, 16, 3], jnp.uint8)
+    levels, counts = np.array([0, 16, 3], np.uint8), np.array([0, 9, 10**6])
+    inputs = {name: counts if highest == np.inf else levels for name, (_, _, highest) in HEADS.items()}
+    standardized = jax.jit(lambda inputs: {name: HEADS[name][0].standardize(x) for name, x in inputs.items()})(inputs)
     for name in ("discretized logistic", "logistic mixture"):
-        chex.assert_trees_all_close(HEADS[name][0].standardize(x), jnp.array([0.0, 1.0, 3 / 16]))
+        chex.assert_trees_all_close(standardized[name], np.float32([0.0, 1.0, 3 / 16]))
     for name in ("poisson", "negative binomial"):
-        standardized = HEADS[name][0].standardize(jnp.array([0, 9, 10**6]))
-        chex.assert_trees_all_close(standardized, jnp.log(jnp.array([1.0, 10.0, 1e6 + 1])), rtol=1e-6)
-        assert standardized.dtype == jnp.float32
+        chex.assert_trees_all_close(standardized[name], np.log(np.float32([1.0, 10.0, 1e6 + 1])), rtol=1e-6)
+        assert standardized[name].dtype == jnp.float32
 
 
 def test_the_bound_can_be_switched_off():
-    wild = jnp.full((1, 3), 100.0)
-    for make, channels in (
-        (likelihoods.poisson, 1), (lambda bound: likelihoods.negative_binomial(1.0, bound), 1),
-    ):  # fmt: skip
-        head = make(bound=None)
-        params = head.init(jax.random.key(0), (1,))
-        assert head.distribution(params, wild[:, :channels], 1).mean == jnp.inf
-    assert likelihoods.discretized_logistic(bound=None).distribution({}, wild[:, :2], 1).scale == jnp.inf
-    assert (
-        likelihoods.logistic_mixture(num_components=1, bound=None).distribution({}, wild, 1).components.scale == jnp.inf
-    )
+    wild = np.full((1, 3), 100.0, np.float32)
+
+    @jax.jit
+    def figures(bound):
+        head, dispersed = likelihoods.poisson(bound=bound), likelihoods.negative_binomial(1.0, bound)
+        levels, mixture = likelihoods.discretized_logistic(bound=bound), likelihoods.logistic_mixture(256, 1, bound)
+        of = lambda head: head.distribution(head.init(jax.random.key(0), (1,)), wild[:, : head.channels], 1)
+        return of(head).mean, of(dispersed).mean, of(levels).scale, of(mixture).components.scale
+
+    assert all(np.all(np.isposinf(each)) for each in figures(None))
 
 
 @pytest.mark.parametrize(
@@ -185,17 +218,17 @@ def test_the_bound_can_be_switched_off():
         (
             lambda: likelihoods.negative_binomial(0.0),
             ValueError,
-            "initial_dispersion must be positive; got values down to 0.0",
+            r"initial_dispersion .*0\.0",
         ),
-        (lambda: likelihoods.negative_binomial("one"), TypeError, "initial_dispersion must be an array; got str"),
+        (lambda: likelihoods.negative_binomial("one"), TypeError, r"initial_dispersion .*got str"),
         (
             lambda: likelihoods.discretized_logistic(1),
             ValueError,
-            "discretized_logistic: num_levels must be at least 2; got 1",
+            r"discretized_logistic: num_levels .*got 1",
         ),
-        (lambda: likelihoods.logistic_mixture(1), ValueError, "logistic_mixture: num_levels must be at least 2; got 1"),
-        (lambda: likelihoods.logistic_mixture(256, 0), ValueError, "num_components must be at least 1; got 0"),
-        (lambda: likelihoods.logistic_mixture(256, 2.0), TypeError, "num_components must be an integer"),
+        (lambda: likelihoods.logistic_mixture(1), ValueError, r"logistic_mixture: num_levels .*got 1"),
+        (lambda: likelihoods.logistic_mixture(256, 0), ValueError, r"num_components .*got 0"),
+        (lambda: likelihoods.logistic_mixture(256, 2.0), TypeError, r"num_components .*got float"),
     ],
 )
 def test_bad_options_are_named(make, error, message):

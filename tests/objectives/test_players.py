@@ -3,82 +3,117 @@
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+import scipy.special
+import scipy.stats
 
 import vaejax
-from vaejax import Delta, MultivariateNormal, Normal
+from vaejax import Delta, Normal
 
 
-def test_the_best_discriminator_is_the_log_ratio(x64):
-    """Quadratic log-odds between two Normals, by Newton's method on the exact loss over a grid."""
-    first, second = Normal(jnp.array([0.5]), 0.8), Normal(jnp.array([0.0]), 1.3)
-    grid = jnp.linspace(-8, 8, 4001)[:, None]
-    weights = [jnp.exp(p.log_prob(grid)) * (grid[1, 0] - grid[0, 0]) for p in (first, second)]
-    features = jnp.concatenate([jnp.ones_like(grid), grid, grid**2], axis=1)
+def test_the_best_discriminator_is_the_log_ratio():
+    """Quadratic log-odds between two Normals: the loss is the exact one, and its gradient there is zero."""
+    first, second = scipy.stats.norm(0.5, 0.8), scipy.stats.norm(0.0, 1.3)
+    # log p_first - log p_second as a polynomial.
+    theta = np.array(
+        [np.log(1.3 / 0.8) - 0.5 * (0.5 / 0.8) ** 2, 0.5 / 0.8**2, 0.5 / 1.3**2 - 0.5 / 0.8**2], np.float32
+    )
+    grid = np.linspace(-8, 8, 4001)
+    odds = theta[0] + theta[1] * grid + theta[2] * grid**2
+    np.testing.assert_allclose(odds, first.logpdf(grid) - second.logpdf(grid), atol=1e-4)
+    cross_entropy = first.pdf(grid) * np.logaddexp(0, -odds) + second.pdf(grid) * np.logaddexp(0, odds)
 
-    def loss(theta):
-        logits = features @ theta
-        return jnp.sum(weights[0] * jax.nn.softplus(-logits) + weights[1] * jax.nn.softplus(logits))
+    @jax.jit
+    def loss(theta, points):
+        quadratic = lambda theta: lambda z: theta[0] + theta[1] * z[:, 0] + theta[2] * z[:, 0] ** 2
+        return jax.value_and_grad(lambda theta: vaejax.discriminator_loss(quadratic(theta), *points))(theta)
 
-    theta = jnp.zeros(3)
-    for _ in range(20):
-        theta = theta - jnp.linalg.solve(jax.hessian(loss)(theta), jax.grad(loss)(theta))
-    exact = first.log_prob(grid) - second.log_prob(grid)
-    inside = jnp.abs(grid[:, 0]) < 3
-    chex.assert_trees_all_close((features @ theta)[inside], exact[inside], atol=1e-6)
-    # The library's loss has its minimum there, too.
-    keys = jax.random.split(jax.random.key(0))
-    points = first.sample(keys[0], (200_000,)), second.sample(keys[1], (200_000,))
-
-    def drawn(theta):
-        return vaejax.discriminator_loss(lambda z: theta[0] + theta[1] * z[:, 0] + theta[2] * z[:, 0] ** 2, *points)
-
-    assert jnp.all(jnp.abs(jax.grad(drawn)(theta)) < 0.02)
-    chex.assert_trees_all_close(drawn(theta), loss(theta), atol=0.01)
+    random = np.random.default_rng(0)
+    points = [p.rvs((200_000, 1), random).astype(np.float32) for p in (first, second)]
+    value, gradient = loss(theta, points)
+    assert np.all(np.abs(gradient) < 0.02)
+    np.testing.assert_allclose(value, np.trapezoid(cross_entropy, grid), atol=0.01)
+    # Elsewhere it is larger, and its gradient points away.
+    for change in np.float32(0.3 * np.eye(3)):
+        moved, slope = loss(theta + change, points)
+        assert moved > value
+        assert slope @ change > 0.01
 
 
-def test_the_ratio_penalties_are_the_logits_and_estimate_a_divergence(key):
-    q, p = Normal(jnp.array([0.7]), 0.6), vaejax.standard_normal
-    ratio = lambda z: q.log_prob(z) - p.log_prob(z)
-    z = q.sample(key, (50_000,))
-    for make in (vaejax.prior_ratio, vaejax.tc_from_discriminator):
-        penalty = make(ratio)(jax.random.key(1), Delta(z), z)
-        error = jnp.std(penalty) / len(penalty) ** 0.5
-        assert abs(jnp.mean(penalty) - vaejax.kl_divergence(q, p)) < 5 * error
-    fooled = vaejax.fool(ratio)(jax.random.key(1), Delta(z), z)
-    chex.assert_trees_all_close(fooled, -jnp.log(jax.nn.sigmoid(-ratio(z))), rtol=1e-3, atol=1e-5)
+def test_the_ratio_penalties_are_the_logits_and_estimate_a_divergence():
+    q, p = scipy.stats.norm(0.7, 0.6), scipy.stats.norm()
+    z = q.rvs((50_000, 1), np.random.default_rng(0)).astype(np.float32)
+    exact = 0.5 * (0.7**2 + 0.6**2 - 1) - np.log(0.6)
+
+    @jax.jit
+    def penalties(z):
+        ratio = lambda z: Normal(jnp.array([0.7]), 0.6).log_prob(z) - vaejax.standard_normal.log_prob(z)
+        makers = (vaejax.prior_ratio, vaejax.tc_from_discriminator, vaejax.fool)
+        return [make(ratio)(jax.random.key(1), Delta(z), z) for make in makers]
+
+    *ratios, fooled = penalties(z)
+    log_ratio = (q.logpdf(z) - p.logpdf(z))[:, 0]
+    for penalty in ratios:
+        np.testing.assert_allclose(penalty, log_ratio, rtol=1e-3, atol=1e-5)
+        assert abs(np.mean(penalty) - exact) < 5 * np.std(penalty) / len(penalty) ** 0.5
+    np.testing.assert_allclose(fooled, -scipy.special.log_expit(-log_ratio), rtol=1e-3, atol=1e-5)
+
+
+def test_large_logits_have_finite_losses_and_gradients():
+    logits = np.float32([0, 1, 50, 88, 104, 1e4])
+    logits = np.concatenate([logits, -logits])
+
+    @jax.jit
+    def losses(logits):
+        fool = lambda logit: vaejax.fool(lambda z: z)(None, None, logit)
+        loss = lambda first, second: vaejax.discriminator_loss(lambda z: first * z[0] + second * z[1], *np.eye(2))
+        return jax.vmap(jax.value_and_grad(fool))(logits), jax.vmap(jax.value_and_grad(loss, argnums=(0, 1)))(
+            logits, logits
+        )
+
+    (value, slope), (both, slopes) = losses(logits)
+    exact, sigmoid = np.logaddexp(0, logits.astype(float)), scipy.special.expit(logits.astype(float))
+    np.testing.assert_allclose(value, exact, rtol=1e-5, atol=1e-30)
+    np.testing.assert_allclose(slope, sigmoid, rtol=1e-5, atol=1e-30)
+    np.testing.assert_allclose(both, exact + np.logaddexp(0, -logits.astype(float)), rtol=1e-5)
+    np.testing.assert_allclose(slopes, (-scipy.special.expit(-logits.astype(float)), sigmoid), rtol=1e-5, atol=1e-30)
 
 
 def test_permuted_axes_keep_each_axis_and_lose_their_dependence(key):
-    z = MultivariateNormal(jnp.zeros(2), jnp.array([[1.0, 0.0], [0.9, 0.4]])).sample(jax.random.key(1), (5_000,))
-    permuted = vaejax.permute_axes(key, z)
-    chex.assert_trees_all_equal(jnp.sort(permuted, axis=0), jnp.sort(z, axis=0))
-    assert abs(jnp.corrcoef(z.T)[0, 1]) > 0.9
-    assert abs(jnp.corrcoef(permuted.T)[0, 1]) < 5 / 5_000**0.5
+    z = np.random.default_rng(0).normal(size=(5_000, 2)).astype(np.float32) @ np.float32([[1.0, 0.9], [0.0, 0.4]])
+    permuted = np.asarray(jax.jit(vaejax.permute_axes)(key, z))
+    np.testing.assert_array_equal(np.sort(permuted, axis=0), np.sort(z, axis=0))
+    assert abs(np.corrcoef(z.T)[0, 1]) > 0.9
+    assert abs(np.corrcoef(permuted.T)[0, 1]) < 5 / 5_000**0.5
 
 
-def test_each_player_has_the_gradient_of_its_own_term_alone(key):
+def test_each_player_has_the_gradient_of_its_own_term_alone():
     """One loss for both: the sum's gradient is the two terms' apart."""
-    x = jax.random.normal(jax.random.key(1), (16, 3))
-    params = {"model": jnp.array(0.7), "discriminator": jnp.array([0.3, -0.2])}
+    x = np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32)
+    params = {"model": np.float32(0.7), "discriminator": np.array([0.3, -0.2], np.float32)}
     logits = lambda w, z: w[0] + jnp.sum(w[1] * z**2, axis=-1)
 
     def terms(model, discriminator):
         objective = vaejax.recipes.adversarial_autoencoder(discriminate=lambda z: logits(discriminator, z), weight=2.0)
-        return objective(jax.random.clone(key), x, lambda x: Delta(model * x), lambda z: Normal(z, 1.0))
+        return objective(jax.random.key(0), x, lambda x: Delta(model * x), lambda z: Normal(z, 1.0))
 
     def game(params):
         parts = terms(params["model"], jax.lax.stop_gradient(params["discriminator"]))
         other = vaejax.discriminator_loss(lambda z: logits(params["discriminator"], z), parts.latents, x)
         return vaejax.negative_mean(parts)[0] + other
 
-    both = jax.grad(game)(params)
-    alone = jax.grad(lambda m: vaejax.negative_mean(terms(m, params["discriminator"]))[0])(params["model"])
-    z = params["model"] * x
-    other = jax.grad(lambda d: vaejax.discriminator_loss(lambda z: logits(d, z), z, x))(params["discriminator"])
-    chex.assert_trees_all_close(both, {"model": alone, "discriminator": other}, rtol=1e-5)
-    assert abs(alone) > 0.1
-    assert jnp.all(jnp.abs(other) > 1e-3)
+    @jax.jit
+    def gradients(params):
+        z, both = params["model"] * x, jax.grad(game)(params)
+        alone = jax.grad(lambda m: vaejax.negative_mean(terms(m, params["discriminator"]))[0])(params["model"])
+        other = jax.grad(lambda d: vaejax.discriminator_loss(lambda z: logits(d, z), z, x))(params["discriminator"])
+        return both, {"model": alone, "discriminator": other}
+
+    both, apart = gradients(params)
+    chex.assert_trees_all_close(both, apart, rtol=1e-5)
+    assert abs(apart["model"]) > 0.1
+    assert np.all(np.abs(apart["discriminator"]) > 1e-3)
 
 
 def test_a_discriminator_must_be_a_function():
@@ -91,29 +126,33 @@ def test_a_discriminator_must_be_a_function():
 
 
 def test_the_multiplier_by_hand():
-    state = vaejax.init_geco(2.0)
-    state = vaejax.update_geco(state, jnp.array([-90.0, -70.0]), target=-75.0, rate=0.01, decay=0.9)
-    chex.assert_trees_all_close((state.multiplier, state.average), (2 * jnp.exp(0.05), 5.0), rtol=1e-5)
-    state = vaejax.update_geco(state, jnp.array([-60.0, -60.0]), target=-75.0, rate=0.01, decay=0.9)
-    chex.assert_trees_all_close((state.multiplier, state.average), (2 * jnp.exp(0.05 + 0.03), 3.0), rtol=1e-5)
+    update = jax.jit(lambda state, values: vaejax.update_geco(state, values, target=-75.0, rate=0.01, decay=0.9))
+    state = update(vaejax.init_geco(2.0), np.array([-90.0, -70.0], np.float32))
+    np.testing.assert_allclose((state.multiplier, state.average), (2 * np.exp(0.05), 5.0), rtol=1e-5)
+    state = update(state, np.array([-60.0, -60.0], np.float32))
+    np.testing.assert_allclose((state.multiplier, state.average), (2 * np.exp(0.05 + 0.03), 3.0), rtol=1e-5)
     assert state.step == 2
 
 
 def test_the_multiplier_stays_finite_and_gets_no_gradient():
-    state = vaejax.init_geco()
-    far = jnp.array([-1e8])
-    for _ in range(100):
-        state = vaejax.update_geco(state, far, target=0.0, rate=1.0)
-    assert state.multiplier == 1e6
-    gradient = jax.grad(lambda v: vaejax.update_geco(state, v, target=0.0).multiplier)(far)
-    chex.assert_trees_all_equal(gradient, jnp.zeros(1))
+    update = lambda state, values: vaejax.update_geco(state, values, target=0.0, rate=1.0)
+
+    @jax.jit
+    def figures(far):
+        state = vaejax.init_geco()
+        gradient = jax.grad(lambda values: update(state, values).multiplier)(far)
+        return jax.lax.fori_loop(0, 100, lambda _, state: update(state, far), state).multiplier, gradient
+
+    multiplier, gradient = figures(np.array([-1e8], np.float32))
+    assert multiplier == 1e6
+    np.testing.assert_array_equal(gradient, np.zeros(1))
     with pytest.raises(ValueError, match="multiplier must be positive"):
         vaejax.init_geco(0.0)
 
 
 def test_a_constraint_is_reached(key):
     """A linear decoder's scale of noise for its latent: the KL falls until the likelihood is what was asked."""
-    x = jax.random.normal(jax.random.key(1), (256, 3))
+    x = np.random.default_rng(0).normal(size=(256, 3)).astype(np.float32)
     decode = lambda z: Normal(z, 0.5)
 
     def step(carry, key):
@@ -128,83 +167,100 @@ def test_a_constraint_is_reached(key):
         state = vaejax.update_geco(state, terms.log_likelihood, target=-4.0, rate=0.02, decay=0.9)
         return (params - 0.02 * gradient, state), jnp.mean(terms.log_likelihood)
 
-    start = (jnp.array([0.1, 0.0]), vaejax.init_geco())
-    _, log_likelihoods = jax.lax.scan(step, start, jax.random.split(key, 3000))
-    assert abs(jnp.mean(log_likelihoods[-500:]) + 4.0) < 0.1
+    start = (np.array([0.1, 0.0], np.float32), vaejax.init_geco())
+    _, log_likelihoods = jax.jit(lambda start, keys: jax.lax.scan(step, start, keys))(
+        start, jax.random.split(key, 3000)
+    )
+    assert abs(np.mean(log_likelihoods[-500:]) + 4.0) < 0.1
     assert abs(log_likelihoods[0] + 4.0) > 1.0
 
 
 # A label summed out.
 
+VALUES = np.array([[-3.0, -1.0], [-2.0, -5.0], [-4.0, -2.5]])  # [C, B]
+
 
 def test_an_unknown_label_is_summed_out_exactly(x64):
     """The bound is log sum_y p(x, y) where q(y|x) is the posterior of y, and below it elsewhere."""
-    values = jnp.array([[-3.0, -1.0], [-2.0, -5.0], [-4.0, -2.5]])  # [C, B]
-    joint = values.T - jnp.log(3.0)
-    exact = jax.nn.logsumexp(joint, axis=1)
-    unknown = jnp.array([-1, -1])
-    best = vaejax.marginalize_label(values, joint, unknown)
-    chex.assert_trees_all_close(best.bound, exact, rtol=1e-12)
-    other = vaejax.marginalize_label(values, jnp.zeros((2, 3)), unknown, weight=5.0)
-    missing = vaejax.kl_divergence(vaejax.Categorical(jnp.zeros((2, 3)), 0), vaejax.Categorical(joint, 0))
-    chex.assert_trees_all_close(other.bound, exact - missing, rtol=1e-12)
-    chex.assert_trees_all_equal((other.log_label, other.value), (jnp.zeros(2), other.bound))
+    joint = VALUES.T - np.log(3.0)
+    marginalize = jax.jit(
+        lambda logits, weight: vaejax.marginalize_label(VALUES, logits, np.array([-1, -1]), weight=weight)
+    )
+    exact = scipy.special.logsumexp(joint, axis=1)
+    np.testing.assert_allclose(marginalize(joint, 1.0).bound, exact, rtol=1e-12)
+    other = marginalize(np.zeros((2, 3)), 5.0)
+    # The divergence of the uniform q from the posterior.
+    missing = -np.log(3.0) - np.mean(scipy.special.log_softmax(joint, axis=1), axis=1)
+    np.testing.assert_allclose(other.bound, exact - missing, rtol=1e-12)
+    chex.assert_trees_all_equal((other.log_label, other.value), (np.zeros(2), other.bound))
 
 
 def test_a_known_label_is_taken_and_teaches_the_classifier():
-    values = jnp.array([[-3.0, -1.0], [-2.0, -5.0], [-4.0, -2.5]])
-    logits = jnp.array([[0.3, -0.5, 1.0], [2.0, 0.0, -1.0]])
-    terms = vaejax.marginalize_label(values, logits, jnp.array([2, -1]), weight=0.7)
-    chex.assert_trees_all_close(terms.bound[0], -4.0 - jnp.log(3.0), rtol=1e-6)
-    chex.assert_trees_all_close(terms.log_label[0], jax.nn.log_softmax(logits[0])[2], rtol=1e-6)
-    chex.assert_trees_all_close(terms.value, terms.bound + 0.7 * terms.log_label, rtol=1e-6)
-    gradient = jax.grad(lambda l: vaejax.marginalize_label(values, l, jnp.array([2, 1]), weight=0.0).value.sum())(
-        logits
-    )
-    chex.assert_trees_all_equal(gradient, jnp.zeros((2, 3)))
+    values, logits = np.float32(VALUES), np.array([[0.3, -0.5, 1.0], [2.0, 0.0, -1.0]], np.float32)
+
+    @jax.jit
+    def figures(logits):
+        terms = vaejax.marginalize_label(values, logits, np.array([2, -1]), weight=0.7)
+        untaught = lambda logits: vaejax.marginalize_label(values, logits, np.array([2, 1]), weight=0.0).value.sum()
+        return terms, jax.grad(untaught)(logits)
+
+    terms, gradient = figures(logits)
+    np.testing.assert_allclose(terms.bound[0], -4.0 - np.log(3.0), rtol=1e-6)
+    np.testing.assert_allclose(terms.log_label[0], scipy.special.log_softmax(logits[0])[2], rtol=1e-6)
+    np.testing.assert_allclose(terms.value, terms.bound + np.float32(0.7) * terms.log_label, rtol=1e-6)
+    np.testing.assert_array_equal(gradient, np.zeros((2, 3)))
     with pytest.raises(ValueError, match=r"logits must have shape \(2, 3\).*got \(3, 2\)"):
-        vaejax.marginalize_label(values, logits.T, jnp.array([2, -1]))
+        vaejax.marginalize_label(values, logits.T, np.array([2, -1]))
 
 
-def test_the_semi_supervised_model_on_the_oracle(x64, key):
+def test_the_semi_supervised_model_on_the_oracle(x64):
     """Two classes, each a linear-Gaussian model: at the exact posteriors the bound is the mixture's log p(x)."""
-    oracles = [vaejax.testing.linear_gaussian(jax.random.key(seed), 3, 2) for seed in (1, 2)]
-    x = oracles[0].marginal().sample(jax.random.key(3), (4,))
-    joint = jnp.stack([oracle.marginal().log_prob(x) for oracle in oracles], axis=-1) - jnp.log(2.0)
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *oracles)
-    pick = lambda y: jax.tree.map(lambda leaf: leaf[y[0]], stacked)
+    random = np.random.default_rng(0)
+    weights, biases, x = (random.normal(size=shape) for shape in [(2, 3, 2), (2, 3), (4, 3)])
+    stacked = vaejax.testing.LinearGaussian(weights, biases, np.full(2, 0.5))
+    evidence = [
+        scipy.stats.multivariate_normal(bias, weight @ weight.T + 0.25 * np.eye(3)).logpdf(x)
+        for weight, bias in zip(weights, biases, strict=True)
+    ]
+    joint = np.stack(evidence, axis=-1) - np.log(2.0)
+    pick = lambda y: jax.tree.map(lambda leaf: jnp.asarray(leaf)[y[0]], stacked)
     encode, decode = lambda x, y: pick(y).posterior(x), lambda z, y: pick(y).decode(z)
-    options = {"classify": lambda x: joint, "kl": vaejax.monte_carlo_kl}
-    for label in (jnp.full(4, -1), jnp.zeros(4, int), jnp.array([0, -1, 1, -1])):
+
+    @jax.jit
+    def bound(label):
         objective = vaejax.recipes.semi_supervised_vae(label, 2, weight=0.3)
-        terms = objective(jax.random.clone(key), x, encode, decode, **options)
-        known = jnp.where(label >= 0, jnp.take_along_axis(joint, jnp.maximum(label, 0)[:, None], axis=1)[:, 0], 0.0)
-        exact = jnp.where(label >= 0, known, jax.nn.logsumexp(joint, axis=1))
-        chex.assert_trees_all_close(terms.bound, exact, atol=1e-9, rtol=0)
+        options = {"classify": lambda x: joint, "kl": vaejax.monte_carlo_kl}
+        return objective(jax.random.key(0), x, encode, decode, **options).bound
+
+    for label in (np.full(4, -1), np.zeros(4, int), np.array([0, -1, 1, -1])):
+        known = np.take_along_axis(joint, np.maximum(label, 0)[:, None], axis=1)[:, 0]
+        exact = np.where(label >= 0, known, scipy.special.logsumexp(joint, axis=1))
+        np.testing.assert_allclose(bound(label), exact, atol=1e-9, rtol=0)
 
 
 def test_labels_that_cannot_be_are_refused():
-    values, logits = jnp.zeros((3, 2)), jnp.zeros((2, 3))
-    with pytest.raises(TypeError, match="signed integers, negative where unknown; got uint8"):
-        vaejax.marginalize_label(values, logits, jnp.array([1, 255], jnp.uint8))
+    values, logits = np.zeros((3, 2), np.float32), np.zeros((2, 3), np.float32)
+    with pytest.raises(TypeError, match=r"signed integers.*got uint8"):
+        vaejax.marginalize_label(values, logits, np.array([1, 255], np.uint8))
     with pytest.raises(ValueError, match="label must be below the 3 classes; got values from 1 to 3"):
-        vaejax.marginalize_label(values, logits, jnp.array([1, 3]))
-    ruled_out = vaejax.marginalize_label(values, logits.at[0, 1].set(-jnp.inf), jnp.array([-1, -1]))
-    chex.assert_trees_all_close(ruled_out.bound, jnp.array([jnp.log(2 / 3), 0.0]), atol=1e-6)
+        vaejax.marginalize_label(values, logits, np.array([1, 3]))
+    logits[0, 1] = -np.inf
+    ruled_out = jax.jit(lambda logits: vaejax.marginalize_label(values, logits, np.array([-1, -1])).bound)(logits)
+    np.testing.assert_allclose(ruled_out, [np.log(2 / 3), 0.0], atol=1e-6)
 
 
 def test_draws_that_cannot_be_shuffled_are_refused(key):
-    with pytest.raises(ValueError, match=r"a batch axis of at least 2 and latent axes; got shape \(1, 3\)"):
-        vaejax.permute_axes(key, jnp.ones((1, 3)))
+    with pytest.raises(ValueError, match=r"batch axis of at least 2.*got shape \(1, 3\)"):
+        vaejax.permute_axes(key, np.ones((1, 3)))
 
 
 def test_bad_rates_of_a_constraint_are_refused_and_bad_steps_ignored():
-    state = vaejax.update_geco(vaejax.init_geco(), jnp.array([-3.0]), target=0.0)
-    kept = vaejax.update_geco(state, jnp.array([jnp.nan]), target=0.0)
-    chex.assert_trees_all_equal(kept, state)
+    update = jax.jit(lambda state, values: vaejax.update_geco(state, values, target=0.0))
+    state = update(vaejax.init_geco(), np.array([-3.0], np.float32))
+    chex.assert_trees_all_equal(update(state, np.array([np.nan], np.float32)), state)
     for options, message in [({"rate": -1.0}, "rate must be at least 0"), ({"decay": 2.0}, "decay must be below 1")]:
         with pytest.raises(ValueError, match=message):
-            vaejax.update_geco(state, jnp.array([-3.0]), target=0.0, **options)
+            vaejax.update_geco(state, np.array([-3.0]), target=0.0, **options)
     for multiplier in (0.0, -1.0):
-        with pytest.raises(ValueError, match="geco: multiplier must be positive"):
+        with pytest.raises(ValueError, match="multiplier must be positive"):
             vaejax.recipes.geco(multiplier=multiplier)

@@ -1,16 +1,17 @@
 """Optimizers and learning rates by name, against optax called by hand."""
 
+import functools
+
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from vaejax.training.optimizers import _OPTIMIZERS, learning_rate_schedule, make_optimizer
 
-PARAMS = {"w": jnp.array([1.0, -2.0, 3.0]), "b": jnp.array(0.5)}
-GRADIENT = {"w": jnp.array([3.0, 0.0, -4.0]), "b": jnp.array(12.0)}  # of norm 13
+PARAMS = {"w": np.array([1.0, -2.0, 3.0], np.float32), "b": np.float32(0.5)}
+GRADIENT = {"w": np.array([3.0, 0.0, -4.0], np.float32), "b": np.float32(12.0)}  # of norm 13
 # Each schedule by name, what optax would be told by hand for a rate of 0.1 and 100 steps of which 20 warm up, and
 # what else it asks for.
 SCHEDULES = {
@@ -38,43 +39,89 @@ WARM_UPS = {
 
 
 def rates(schedule, steps=100):
-    return np.asarray(jax.jit(jax.vmap(schedule))(jnp.arange(steps)))
+    return np.asarray(jax.jit(jax.vmap(schedule))(np.arange(steps)))
+
+
+@functools.cache
+def all_rates():
+    """The rates of every schedule by name and by hand, in one program."""
+
+    def rates(name, num_steps, steps, **options):
+        return jax.vmap(learning_rate_schedule(name, 0.1, num_steps=num_steps, **options))(np.arange(steps))
+
+    @jax.jit
+    def compute():
+        found = {}
+        for name, (by_hand, options) in SCHEDULES.items():
+            found[name] = {
+                "warmed up": rates(name, 100, 100, warm_up_steps=20, **options),
+                "plain": rates(name, 80, 80, **options),
+                "longer": rates(name, 180, 180, warm_up_steps=100, **options),
+                "by hand": jax.vmap(by_hand)(np.arange(80)),
+            }
+        for name, (by_hand, options) in WARM_UPS.items():
+            warmed_up = rates(name, 100, 100, warm_up_steps=20, **options)
+            found[name] = {"warmed up": warmed_up, "by hand": jax.vmap(by_hand)(np.arange(100))}
+        return found
+
+    return jax.device_get(compute())
 
 
 def updates(optimizer, steps=3):
     """What an optimizer makes of the same gradient again and again."""
-    state, found = optimizer.init(PARAMS), []
-    for _ in range(steps):
-        update, state = optimizer.update(GRADIENT, state, PARAMS)
-        found.append(update)
-    return found
+
+    @jax.jit
+    def compute(params, gradient):
+        state, found = optimizer.init(params), []
+        for _ in range(steps):
+            update, state = optimizer.update(gradient, state, params)
+            found.append(update)
+        return found
+
+    return compute(PARAMS, GRADIENT)
+
+
+def program(optimizer):
+    """What an optimizer does in a step, as text: equal programs make equal updates."""
+
+    def step(params, gradient):
+        return optimizer.update(gradient, optimizer.init(params), params)
+
+    return str(jax.make_jaxpr(step)(PARAMS, GRADIENT))
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_a_schedule_by_name_is_that_of_optax_after_a_line(name):
-    by_hand, options = SCHEDULES[name]
-    schedule = learning_rate_schedule(name, 0.1, num_steps=100, warm_up_steps=20, **options)
-    first = by_hand(0)
-    np.testing.assert_allclose(rates(schedule)[:20], first * np.arange(1, 21) / 20, rtol=1e-5)
-    np.testing.assert_allclose(rates(schedule)[20:], rates(by_hand, 80), rtol=1e-5)
-    chex.assert_trees_all_close(jax.jit(schedule)(jnp.int32(50)), jnp.float32(schedule(50)), rtol=1e-5)
+    found = all_rates()[name]
+    first = found["by hand"][0]
+    np.testing.assert_allclose(found["warmed up"][:20], first * np.arange(1, 21) / 20, rtol=1e-5)
+    np.testing.assert_allclose(found["warmed up"][20:], found["by hand"], rtol=1e-5)
+
+
+def cheap_and_others(names, *cheap):
+    other = pytest.mark.slow("other schedules of the same law")
+    return [name if name in cheap else pytest.param(name, marks=other) for name in names]
+
+
+@pytest.mark.parametrize("name", cheap_and_others(SCHEDULES, "cosine_decay"))
+def test_a_schedule_takes_a_number_and_a_traced_step(name):
+    schedule = learning_rate_schedule(name, 0.1, num_steps=100, warm_up_steps=20, **SCHEDULES[name][1])
+    np.testing.assert_allclose(schedule(50), all_rates()[name]["warmed up"][50], rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_without_warm_up_it_is_that_of_optax(name):
-    options = SCHEDULES[name][1]
-    longer = learning_rate_schedule(name, 0.1, num_steps=180, warm_up_steps=100, **options)
-    plain = learning_rate_schedule(name, 0.1, num_steps=80, **options)
-    np.testing.assert_allclose(rates(plain, 80), rates(longer, 180)[100:], rtol=1e-5)
+    found = all_rates()[name]
+    np.testing.assert_allclose(found["plain"], found["by hand"], rtol=1e-5)
+    np.testing.assert_allclose(found["plain"], found["longer"][100:], rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", WARM_UPS)
 def test_a_schedule_that_warms_up_does_it_once(name):
-    by_hand, options = WARM_UPS[name]
-    schedule = learning_rate_schedule(name, 0.1, num_steps=100, warm_up_steps=20, **options)
-    np.testing.assert_allclose(rates(schedule), rates(by_hand), rtol=1e-5)
-    assert rates(schedule).max() == pytest.approx(0.1)
-    assert (schedule(0) > 0) == ("init_value" not in options)
+    found = all_rates()[name]["warmed up"]
+    np.testing.assert_allclose(found, all_rates()[name]["by hand"], rtol=1e-5)
+    assert found.max() == pytest.approx(0.1)
+    assert (found[0] > 0) == ("init_value" not in WARM_UPS[name][1])
 
 
 @pytest.mark.parametrize("name", [name for name, (_, options) in WARM_UPS.items() if "init_value" not in options])
@@ -92,24 +139,29 @@ def test_a_function_of_the_step_is_used_as_it_is():
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "lion", "rmsprop", "adafactor"])
 def test_an_optimizer_by_name_is_that_of_optax(name):
     by_hand, mine = getattr(optax, name)(0.1), make_optimizer(0.1, optimizer=name)
-    chex.assert_trees_all_equal(updates(mine), updates(by_hand))
-    chex.assert_trees_all_equal_structs(mine.init(PARAMS), by_hand.init(PARAMS))
+    assert program(mine) == program(by_hand)
+    chex.assert_trees_all_equal_structs(*(jax.eval_shape(each.init, PARAMS) for each in (mine, by_hand)))
+
+
+@pytest.mark.slow("the numbers of programs that are equal as text")
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "lion", "rmsprop", "adafactor"])
+def test_its_updates_are_those_of_optax(name):
+    chex.assert_trees_all_equal(updates(make_optimizer(0.1, optimizer=name)), updates(getattr(optax, name)(0.1)))
 
 
 def test_options_and_functions_reach_the_optimizer():
-    by_hand = optax.adamw(0.1, b1=0.7, weight_decay=0.3)
     options = {"b1": 0.7, "weight_decay": 0.3}
-    chex.assert_trees_all_equal(updates(make_optimizer(0.1, optimizer="adamw", **options)), updates(by_hand))
-    chex.assert_trees_all_equal(updates(make_optimizer(0.1, optimizer=optax.adamw, **options)), updates(by_hand))
-    chex.assert_trees_all_equal(
-        updates(make_optimizer(0.1, optimizer=lambda rate: optax.adamw(rate, **options))), updates(by_hand)
-    )
+    by_hand = program(optax.adamw(0.1, **options))
+    assert program(optax.adamw(0.1)) != by_hand
+    assert program(make_optimizer(0.1, optimizer="adamw", **options)) == by_hand
+    assert program(make_optimizer(0.1, optimizer=optax.adamw, **options)) == by_hand
+    assert program(make_optimizer(0.1, optimizer=lambda rate: optax.adamw(rate, **options))) == by_hand
 
 
 def test_the_gradient_is_clipped_before_the_optimizer_sees_it():
     sgd = lambda norm: make_optimizer(1.0, optimizer="sgd", clip_norm=norm)
     chex.assert_trees_all_close(updates(sgd(1.0), 1)[0], jax.tree.map(lambda g: -g / 13, GRADIENT), rtol=1e-6)
-    chex.assert_trees_all_equal(updates(sgd(14.0), 1)[0], jax.tree.map(jnp.negative, GRADIENT))
+    chex.assert_trees_all_equal(updates(sgd(14.0), 1)[0], jax.tree.map(np.negative, GRADIENT))
     # Adam after clipping moves as far as without, which clipping after Adam would not.
     adam = make_optimizer(0.1, clip_norm=1e-3)
     chex.assert_trees_all_close(updates(adam, 1), updates(optax.adam(0.1), 1), rtol=1e-4, atol=1e-7)
@@ -129,11 +181,10 @@ def test_rate_and_norm_may_be_traced():
     def first(rate, norm):
         return updates(make_optimizer(rate, clip_norm=norm, optimizer="sgd"), 1)[0]
 
-    grid = jnp.array([0.1, 0.3]), jnp.array([1.0, 2.0])
-    swept = jax.jit(jax.vmap(first))(*grid)
-    for i in range(2):
-        one = jax.tree.map(lambda leaf: leaf[i], swept)  # noqa: B023
-        chex.assert_trees_all_close(one, first(float(grid[0][i]), float(grid[1][i])), rtol=1e-6)
+    swept = jax.jit(jax.vmap(first))(np.array([0.1, 0.3]), np.array([1.0, 2.0]))
+    for i, scale in enumerate((0.1 * 1 / 13, 0.3 * 2 / 13)):
+        one = jax.tree.map(lambda leaf: np.asarray(leaf)[i], swept)  # noqa: B023
+        chex.assert_trees_all_close(one, jax.tree.map(lambda g: -scale * g, GRADIENT), rtol=1e-6)  # noqa: B023
 
     def scheduled(rate):
         return updates(make_optimizer(rate, num_steps=9, schedule="cosine_decay", warm_up_steps=1))[-1]
@@ -141,11 +192,22 @@ def test_rate_and_norm_may_be_traced():
     chex.assert_trees_all_close(jax.jit(scheduled)(0.1), scheduled(0.1), rtol=1e-5)
 
 
-@pytest.mark.parametrize("rate", [None, 0.3])
-def test_a_schedule_with_rates_of_its_own_does_not_read_the_rate(rate):
+def test_a_schedule_with_rates_of_its_own_does_not_read_the_rate():
     cycles = [{"init_value": 0.1, "peak_value": 1.0, "decay_steps": 5, "warmup_steps": 2, "end_value": 0.0}] * 2
-    schedule = learning_rate_schedule("sgdr", rate, cosine_kwargs=cycles)
-    np.testing.assert_array_equal(rates(schedule, 12), rates(optax.sgdr_schedule(cycles), 12))
+    schedules = [learning_rate_schedule("sgdr", rate, cosine_kwargs=cycles) for rate in (None, 0.3)]
+    *mine, by_hand = jax.jit(jax.vmap(lambda step: [each(step) for each in (*schedules, optax.sgdr_schedule(cycles))]))(
+        np.arange(12)
+    )
+    for rates in mine:
+        np.testing.assert_array_equal(rates, by_hand)
+
+
+def named(name):
+    return make_optimizer(0.1, optimizer=name, **({"key": 0} if name == "noisy_sgd" else {}))
+
+
+def first_update(optimizer):
+    return lambda gradient, params: optimizer.update(gradient, optimizer.init(params), params)[0]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:Specifying a key")
@@ -153,16 +215,19 @@ def test_every_optimizer_that_has_a_name_makes_a_step():
     """Or says at once that it wants more than a gradient, whose like a step does not have."""
     refused = []
     for name in _OPTIMIZERS:
-        options = {"key": 0} if name == "noisy_sgd" else {}
         try:
-            optimizer = make_optimizer(0.1, optimizer=name, **options)
-            update, _ = optimizer.update(GRADIENT["w"], optimizer.init(PARAMS["w"]), PARAMS["w"])
-            assert update.shape == (3,)
-            assert jnp.all(jnp.isfinite(update)), name
+            assert jax.eval_shape(first_update(named(name)), GRADIENT["w"], PARAMS["w"]).shape == (3,)
         except TypeError as error:
             refused.append(name)
             assert str(error).startswith(f"optimizer '{name}' needs more than the gradient of a step")  # noqa: PT017
     assert refused == ["lbfgs"]
+
+
+@pytest.mark.slow("compiles a program for every optimizer of optax")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:Specifying a key")
+@pytest.mark.parametrize("name", [name for name in _OPTIMIZERS if name != "lbfgs"])
+def test_the_step_of_every_optimizer_that_has_a_name_is_finite(name):
+    assert np.all(np.isfinite(jax.jit(first_update(named(name)))(GRADIENT["w"], PARAMS["w"])))
 
 
 @pytest.mark.parametrize(

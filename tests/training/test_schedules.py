@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +22,7 @@ MAKERS = {
 
 
 def values(schedule, steps):
-    return np.asarray(jax.vmap(schedule)(jnp.asarray(steps)))
+    return np.asarray(jax.jit(jax.vmap(schedule))(np.asarray(steps)))
 
 
 def test_a_line_is_that_of_optax():
@@ -63,51 +62,62 @@ def test_a_cycle_is_exact_where_float32_no_longer_counts():
 
 def test_whole_numbers_are_exact_also_as_floats():
     """Where float32 no longer counts, and at an end beyond all steps that an integer holds."""
-    step = 2**24 + 1
-    for period in (110.0, np.float32(110), jnp.array(110.0)):
-        mine = jax.jit(schedules.cyclic(0.0, 1.0, period, ramp=1.0, num_cycles=1e12))(step)
-        np.testing.assert_allclose(mine, (step % 110) / 110, rtol=1e-6)
-        assert jax.jit(schedules.cyclic(0.0, 1.0, period, ramp=1.0, num_cycles=3.0))(330) == 1.0
-    assert jax.jit(schedules.cyclic(0.0, 1.0, 1, num_cycles=float(step)))(step - 1) == 0.0
-    assert jax.jit(schedules.cyclic(0.0, 1.0, 1, num_cycles=float(step)))(step) == 1.0
-    assert jax.jit(schedules.linear(0.0, 1.0, 4.0, delay=2.0**24))(step) == 0.25
-    # What is no whole number stays as it is.
-    halves = values(schedules.cyclic(0.0, 1.0, 2.5, ramp=1.0, num_cycles=2), np.arange(7))
+    large = 2**24 + 1
+    periods = (110.0, np.float32(110), jnp.array(110.0))
+    cyclic = partial(schedules.cyclic, 0.0, 1.0)
+
+    @jax.jit
+    def found(large, three_periods):
+        endless = [cyclic(period, ramp=1.0, num_cycles=1e12)(large) for period in periods]
+        ended = [cyclic(period, ramp=1.0, num_cycles=3.0)(three_periods) for period in periods]
+        ends = [cyclic(1, num_cycles=float(2**24 + 1))(step) for step in (large - 1, large)]
+        # What is no whole number stays as it is.
+        halves = jax.vmap(cyclic(2.5, ramp=1.0, num_cycles=2))(np.arange(7))
+        return endless, ended, ends, schedules.linear(0.0, 1.0, 4.0, delay=2.0**24)(large), halves
+
+    endless, ended, ends, line, halves = jax.device_get(found(large, 330))
+    np.testing.assert_allclose(endless, [(large % 110) / 110] * 3, rtol=1e-6)
+    assert ended == [1.0, 1.0, 1.0]
+    assert ends == [0.0, 1.0]
+    assert line == 0.25
     np.testing.assert_allclose(halves, [0.0, 0.4, 0.8, 0.2, 0.6, 1.0, 1.0], rtol=1e-6)
 
 
-@partial(jax.jit, static_argnums=0)
-def traced(name, start, end, num_steps, steps):
-    return jax.vmap(MAKERS[name](start, end, num_steps))(steps)
+STEPS = np.arange(101)
 
 
-@given(
-    name=st.sampled_from(sorted(MAKERS)), start=st.floats(-1e3, 1e3, width=32), end=st.floats(-1e3, 1e3, width=32),
-    num_steps=st.integers(1, 50),
-)  # fmt: skip
-def test_the_ends_are_reached_and_never_left(name, start, end, num_steps):
-    found = np.asarray(traced(name, start, end, num_steps, jnp.arange(101)))
-    assert np.all((found >= min(start, end)) & (found <= max(start, end)))
-    assert np.all(found[2 * num_steps :] == np.float32(end))
-    rising = found[:num_steps] if name == "cyclic" else found
-    assert np.all(np.diff(rising) * np.sign(end - start) >= 0)
-    if name != "constant":
-        assert found[0] == np.float32(start)
+@jax.jit
+def traced(start, end, num_steps):
+    """The values of each schedule at 101 steps, with all arguments traced."""
+    return {name: jax.vmap(make(start, end, num_steps))(STEPS) for name, make in MAKERS.items()}
+
+
+@given(start=st.floats(-1e3, 1e3, width=32), end=st.floats(-1e3, 1e3, width=32), num_steps=st.integers(1, 50))
+def test_the_ends_are_reached_and_never_left(start, end, num_steps):
+    for name, found in jax.device_get(traced(start, end, num_steps)).items():
+        assert np.all((found >= min(start, end)) & (found <= max(start, end))), name
+        assert np.all(found[2 * num_steps :] == np.float32(end)), name
+        rising = found[:num_steps] if name == "cyclic" else found
+        assert np.all(np.diff(rising) * np.sign(end - start) >= 0), name
+        if name != "constant":
+            assert found[0] == np.float32(start), name
 
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_steps_and_arguments_may_be_traced(name):
-    steps = (0, 3, 10, 25)
-    for step, expected in zip(steps, traced(name, 0.5, 2.0, 10, jnp.array(steps)), strict=True):
+    expected = traced(0.5, 2.0, 10)[name]
+    for step in (0, 3, 10, 25):
         value = MAKERS[name](0.5, 2.0, 10)(step)
-        chex.assert_trees_all_close(value, expected, rtol=1e-6)
+        np.testing.assert_allclose(value, expected[step], rtol=1e-6)
         assert value.dtype == jnp.float32
         assert value.shape == ()
 
 
 def test_values_stay_float32_in_double_precision(x64):
+    double, steps = jax.ShapeDtypeStruct((), jnp.float64), jax.ShapeDtypeStruct((), jnp.int64)
     for make in MAKERS.values():
-        assert make(jnp.float64(0.1), jnp.float64(0.7), 10)(jnp.int64(3)).dtype == jnp.float32
+        value = jax.eval_shape(lambda start, end, step: make(start, end, 10)(step), double, double, steps)  # noqa: B023
+        assert value.dtype == jnp.float32
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,23 @@
+"""The list of mutants: each still applies, gives a program, and names a test that exists."""
+
+import ast
+import collections
+
+import pytest
+from tests import mutants
+
+MUTANTS = mutants.read()
+
+
+def test_there_are_enough_of_them_and_each_has_a_name_of_its_own():
+    assert len(MUTANTS) >= 80
+    assert [bug for bug, count in collections.Counter(mutant.bug for mutant in MUTANTS).items() if count > 1] == []
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.bug)
+def test_a_mutant_applies_and_names_a_test(mutant):
+    assert mutant.file.startswith(("vaejax/", "experiments/"))
+    ast.parse(mutant.mutated(mutants.ROOT))
+    path, _, name = mutant.test.partition("::")
+    functions = {node.name for node in ast.parse((mutants.ROOT / path).read_text()).body if hasattr(node, "name")}
+    assert name.partition("[")[0].partition("::")[0] in functions
