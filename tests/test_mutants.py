@@ -16,8 +16,10 @@ def test_there_are_enough_of_them_and_each_has_a_name_of_its_own():
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.bug)
 def test_a_mutant_applies_and_names_a_test(mutant):
-    assert mutant.file.startswith(("vaejax/", "experiments/"))
-    ast.parse(mutant.mutated(mutants.ROOT))
+    mutated = mutant.mutated(mutants.ROOT)
+    if mutant.file != "README.md":
+        assert mutant.file.startswith(("vaejax/", "experiments/"))
+        ast.parse(mutated)
     path, _, name = mutant.test.partition("::")
     functions = {node.name for node in ast.parse((mutants.ROOT / path).read_text()).body if hasattr(node, "name")}
     assert name.partition("[")[0].partition("::")[0] in functions
