@@ -119,7 +119,7 @@ reproduce: $(venv)/.train ## run the rows of TABLE (iwae, vamp, ...) at SIZE (qu
 
 constraints: ## resolve the versions that are tested together again (needs uv)
 	uv pip compile --universal --upgrade --no-header --no-annotate \
-	  --python-version 3.11 --extra check --extra browser \
+	  --python-version 3.11 --extra check --extra browser --extra coverage \
 	  pyproject.toml -o .ci/constraints.txt
 
 clean: ## remove the environments and the caches

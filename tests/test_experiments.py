@@ -55,7 +55,10 @@ def noise(monkeypatch):
         highest = 255 if name == "mnist" else 1
         images = lambda count: random.integers(0, highest + 1, (count, *SHAPES[name]), np.uint8)
         # Some hold out ten thousand.
-        train, validation = images(10_200 if name == "mnist" else 200), images(20) if name == "binarized_mnist" else None
+        train, validation = (
+            images(10_200 if name == "mnist" else 200),
+            images(20) if name == "binarized_mnist" else None,
+        )
         return data.from_arrays(train, test=images(20), validation=validation, max_value=highest, name=name)
 
     monkeypatch.setattr(data, "load", load_noise)

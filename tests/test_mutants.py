@@ -4,6 +4,7 @@ import ast
 import collections
 
 import pytest
+
 from tests import mutants
 
 MUTANTS = mutants.read()
