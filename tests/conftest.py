@@ -42,7 +42,13 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Refuses a slow test without a reason, before `-m 'not slow'` removes it."""
+    """Marks the examples of docstrings as slow, and refuses a slow test without a reason.
+
+    Both before `-m 'not slow'` takes effect.
+    """
+    for item in items:
+        if isinstance(item, pytest.DoctestItem):
+            item.add_marker(pytest.mark.slow("examples are written to be read: each line compiles its own programs"))
     unexplained = [item.nodeid for item in items for mark in item.iter_markers("slow") if not mark.args]
     if unexplained:
         raise pytest.UsageError(f"pytest.mark.slow needs a reason, as in slow('compiles for a minute'): {unexplained}")

@@ -46,9 +46,8 @@ def ancestral(key: Array, decode: Decode, prior: Distribution, count: int) -> Ge
       count: how many.
 
     >>> import jax, vaejax
-    >>> prior, decode = standard_normal.expand((2,)), lambda z: vaejax.Normal(z, 0.1)
-    >>> drawn = jax.jit(lambda key: ancestral(key, decode, prior, 5))(jax.random.key(0))
-    >>> jax.eval_shape(drawn.likelihood.sample, jax.random.key(1)).shape
+    >>> drawn = ancestral(jax.random.key(0), lambda z: vaejax.Normal(z, 0.1), standard_normal.expand((2,)), 5)
+    >>> drawn.likelihood.sample(jax.random.key(1)).shape
     (5, 2)
     """
     check_key(key)

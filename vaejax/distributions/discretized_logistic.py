@@ -39,9 +39,8 @@ class DiscretizedLogistic:
     Source: Kingma et al. 2016, Improved Variational Inference with Inverse Autoregressive Flow;
     Salimans et al. 2017, PixelCNN++, section 2.1.
 
-    >>> import jax, jax.numpy as jnp
-    >>> log_prob = jax.jit(lambda loc, x: DiscretizedLogistic(loc, 10.0).log_prob(x))
-    >>> log_prob(jnp.zeros((8, 784)), jnp.zeros((8, 784), jnp.uint8)).shape
+    >>> import jax.numpy as jnp
+    >>> DiscretizedLogistic(jnp.zeros((8, 784)), 10.0).log_prob(jnp.zeros((8, 784), jnp.uint8)).shape
     (8,)
     """
 
@@ -118,9 +117,9 @@ def discretized_logistic_mixture(
 
     Source: Salimans et al. 2017, PixelCNN++, section 2.1.
 
-    >>> import jax, jax.numpy as jnp
-    >>> log_prob = jax.jit(lambda logits, loc, x: discretized_logistic_mixture(logits, loc, 10.0).log_prob(x))
-    >>> log_prob(jnp.zeros((8, 784, 5)), jnp.zeros((8, 784, 5)), jnp.zeros((8, 784), jnp.uint8)).shape
+    >>> import jax.numpy as jnp
+    >>> logits, loc, scale = jnp.zeros((3, 8, 784, 5))
+    >>> discretized_logistic_mixture(logits, loc, scale + 10.0).log_prob(jnp.zeros((8, 784), jnp.uint8)).shape
     (8,)
     """
     return Mixture(logits, DiscretizedLogistic(loc, scale, num_levels, event_ndims=0), event_ndims)

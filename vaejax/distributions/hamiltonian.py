@@ -38,11 +38,9 @@ class HamiltonianPosterior:
     Source: Caterini, Doucet and Sejdinovic 2018, Hamiltonian Variational Auto-Encoder, section 3 and appendix A.
 
     >>> import jax, jax.numpy as jnp, vaejax
-    >>> def draw(key, loc):
-    ...     target = vaejax.Normal(loc, 0.5)
-    ...     q = HamiltonianPosterior(vaejax.Normal(0.0 * loc, 1.0), target.log_prob, 0.3, num_steps=5)
-    ...     return q.sample_and_log_prob(key, (3,))
-    >>> z, log_q = jax.eval_shape(draw, jax.random.key(0), jnp.ones((8, 2)))
+    >>> target = vaejax.Normal(jnp.ones((8, 2)), 0.5)
+    >>> q = HamiltonianPosterior(vaejax.Normal(jnp.zeros((8, 2)), 1.0), target.log_prob, 0.3, num_steps=5)
+    >>> z, log_q = q.sample_and_log_prob(jax.random.key(0), (3,))
     >>> z.shape, log_q.shape
     ((3, 8, 2), (3, 8))
     """

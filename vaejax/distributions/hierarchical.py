@@ -46,7 +46,7 @@ class Hierarchical:
     >>> from vaejax import Normal
     >>> upwards = jax.tree_util.Partial(lambda weights, z: Normal(z @ weights, 0.5), jnp.ones((3, 2)))
     >>> q = Hierarchical(Normal(jnp.zeros((8, 3)), 1.0), upwards)
-    >>> jax.eval_shape(lambda key: q.sample(key, (4,)), jax.random.key(0)).shape
+    >>> q.sample(jax.random.key(0), (4,)).shape
     (4, 8, 5)
     """
 
@@ -163,8 +163,7 @@ def markov_chain(
     >>> import jax, jax.numpy as jnp
     >>> from vaejax import Normal
     >>> step = jax.tree_util.Partial(lambda scale, z: Normal(z[..., :1], scale), jnp.array(0.5))
-    >>> q = markov_chain(Normal(jnp.zeros((8, 3)), 1.0), step, step)
-    >>> jax.eval_shape(q.sample, jax.random.key(0)).shape
+    >>> markov_chain(Normal(jnp.zeros((8, 3)), 1.0), step, step).sample(jax.random.key(0)).shape
     (8, 5)
     """
     if not transitions:

@@ -29,9 +29,8 @@ class MultivariateNormal:
       scale_tril: Cholesky factor L of the covariance with a positive diagonal, `[*B, D, D]`; what lies
         above the diagonal is not read.
 
-    >>> import jax, numpy as np
-    >>> log_prob = jax.jit(lambda loc, scale, x: MultivariateNormal(loc, scale).log_prob(x))
-    >>> log_prob(np.zeros((8, 2)), np.eye(2), np.ones((8, 2))).shape
+    >>> import jax.numpy as jnp
+    >>> MultivariateNormal(jnp.zeros((8, 2)), jnp.eye(2)).log_prob(jnp.ones((8, 2))).shape
     (8,)
     """
 

@@ -39,9 +39,9 @@ class Planar:
     Source: Rezende and Mohamed 2015, Variational Inference with Normalizing Flows, section 4.1 and
     appendix A.1.
 
-    >>> import jax, jax.numpy as jnp
-    >>> forward = lambda u, w, b, z: Planar(u, w, b).forward(z)
-    >>> y, log_det = jax.eval_shape(forward, jnp.ones((8, 2)), jnp.ones((8, 2)), jnp.zeros(8), jnp.zeros((5, 8, 2)))
+    >>> import jax.numpy as jnp
+    >>> flow = Planar(jnp.ones((8, 2)), jnp.ones((8, 2)), jnp.zeros(8))
+    >>> y, log_det = flow.forward(jnp.zeros((5, 8, 2)))
     >>> y.shape, log_det.shape
     ((5, 8, 2), (5, 8))
     """
@@ -141,8 +141,8 @@ class Radial:
     Source: Rezende and Mohamed 2015, Variational Inference with Normalizing Flows, section 4.1 and
     appendix A.2.
 
-    >>> import jax, jax.numpy as jnp
-    >>> y, log_det = jax.eval_shape(lambda z: Radial(jnp.zeros(2), 0.0, 3.0).forward(z), jnp.ones((8, 2)))
+    >>> import jax.numpy as jnp
+    >>> y, log_det = Radial(jnp.zeros(2), 0.0, 3.0).forward(jnp.ones((8, 2)))
     >>> y.shape, log_det.shape
     ((8, 2), (8,))
     """

@@ -44,10 +44,8 @@ class RelaxedCategorical:
     Teh 2017, The Concrete Distribution, definition 1.
 
     >>> import jax, jax.numpy as jnp
-    >>> def log_density_of_draw(key, logits):
-    ...     q = RelaxedCategorical(logits, 0.5)
-    ...     return q.log_prob(q.sample(key))
-    >>> jax.eval_shape(log_density_of_draw, jax.random.key(0), jnp.zeros((8, 20, 10))).shape
+    >>> q = RelaxedCategorical(jnp.zeros((8, 20, 10)), 0.5)
+    >>> q.log_prob(q.sample(jax.random.key(0))).shape
     (8,)
     """
 

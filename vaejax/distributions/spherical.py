@@ -25,7 +25,7 @@ class SphericalUniform:
       size: D, the length of the vectors, at least 2 (a circle).
 
     >>> import jax
-    >>> jax.eval_shape(lambda key: SphericalUniform(3).sample(key, (8,)), jax.random.key(0)).shape
+    >>> SphericalUniform(3).sample(jax.random.key(0), (8,)).shape
     (8, 3)
     """
 
@@ -85,9 +85,8 @@ class PowerSpherical:
 
     Source: De Cao and Aziz 2020, The Power Spherical distribution.
 
-    >>> import jax, jax.numpy as jnp
-    >>> kl = lambda loc, scale: PowerSpherical(loc, scale).kl_divergence(SphericalUniform(3))
-    >>> jax.eval_shape(kl, jnp.ones((8, 3)), jnp.full(8, 5.0)).shape
+    >>> import jax.numpy as jnp
+    >>> PowerSpherical(jnp.ones((8, 3)), 5.0 * jnp.ones(8)).kl_divergence(SphericalUniform(3)).shape
     (8,)
     """
 

@@ -34,12 +34,10 @@ def bits_per_dimension(
     Source: Theis, van den Oord and Bethge 2016, A note on the evaluation of generative models, section 3.1.
 
     >>> import jax, jax.numpy as jnp, vaejax
-    >>> uniform = lambda z: vaejax.Categorical(jnp.zeros((8, 16, 256)))
-    >>> encode = lambda x: vaejax.Normal(jnp.zeros((8, 2)), 1.0)
-    >>> @jax.jit
-    ... def bits(key, x):
-    ...     return bits_per_dimension(vaejax.elbo(key, x, encode, uniform), uniform(None), 16)
-    >>> round(bits(jax.random.key(0), jnp.zeros((8, 16), jnp.uint8))[0].item(), 4)
+    >>> uniform = lambda z: vaejax.Categorical(jnp.zeros((8, 784, 256)))
+    >>> x, encode = jnp.zeros((8, 784), jnp.uint8), lambda x: vaejax.Normal(jnp.zeros((8, 2)), 1.0)
+    >>> terms = vaejax.elbo(jax.random.key(0), x, encode, uniform)
+    >>> round(bits_per_dimension(terms, uniform(None), 784)[0].item(), 4)
     8.0
     """
     check_count("bits_per_dimension: num_dimensions", num_dimensions)

@@ -175,8 +175,8 @@ def dci(codes: Any, factors: Any, *, num_trees: int = 50, depths: Sequence[int] 
     Source: Eastwood and Williams 2018, A Framework for the Quantitative Evaluation of Disentangled Representations.
 
     >>> import numpy as np
-    >>> factors = np.stack(np.unravel_index(np.arange(160) % 16, (4, 4)), axis=1)
-    >>> [round(score, 6) for score in dci(factors, factors, num_trees=2)[:3]]
+    >>> factors = np.stack(np.unravel_index(np.arange(400) % 16, (4, 4)), axis=1)
+    >>> [round(score, 6) for score in dci(factors, factors, num_trees=5)[:3]]
     [1.0, 1.0, 1.0]
     """
     points, columns = check_factors("dci", codes, factors)

@@ -50,8 +50,7 @@ def hamiltonian_step(
 
     >>> import jax, jax.numpy as jnp, vaejax
     >>> target = vaejax.Normal(jnp.ones((8, 2)), 0.5)
-    >>> step = lambda key, z: hamiltonian_step(key, z, target.log_prob, 0.2)
-    >>> moved = jax.eval_shape(step, jax.random.key(0), jnp.ones((8, 2)))
+    >>> moved = hamiltonian_step(jax.random.key(0), jnp.ones((8, 2)), target.log_prob, 0.2)
     >>> moved.z.shape, moved.acceptance.shape
     ((8, 2), (8,))
     """

@@ -39,9 +39,9 @@ def pareto_k(tail: Array, cutoff: Array) -> Array:
     Source: Vehtari, Simpson, Gelman, Yao and Gabry 2024, Pareto Smoothed Importance Sampling; for the estimator,
     Zhang and Stephens 2009, A New and Efficient Estimation Method for the Generalized Pareto Distribution.
 
-    >>> import jax, numpy as np
-    >>> exceedance = np.random.default_rng(0).uniform(size=20_000) ** -0.8 - 1  # generalised Pareto, k = 0.8
-    >>> round(jax.jit(pareto_k)(np.log1p(exceedance), 0.0).item(), 1)
+    >>> import jax, jax.numpy as jnp
+    >>> exceedance = jax.random.uniform(jax.random.key(0), (20_000,)) ** -0.8 - 1  # generalised Pareto, k = 0.8
+    >>> round(pareto_k(jnp.log1p(exceedance), jnp.zeros(())).item(), 1)
     0.8
     """
     check_array("pareto_k: tail", tail)

@@ -127,8 +127,8 @@ def conv(
 
     >>> import jax, jax.numpy as jnp
     >>> model = conv((28, 28, 1), 20)
-    >>> params = jax.eval_shape(model.init, jax.random.key(0))  # shapes without numbers
-    >>> jax.eval_shape(lambda params, z: model.decode(params, z).mean, params, jnp.zeros((8, 20))).shape
+    >>> params = model.init(jax.random.key(0))
+    >>> model.decode(params, jnp.zeros((8, 20))).mean.shape
     (8, 28, 28, 1)
     """
     check_shape("data_shape", data_shape)

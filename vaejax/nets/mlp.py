@@ -54,8 +54,8 @@ def mlp(
 
     >>> import jax, jax.numpy as jnp
     >>> model = mlp((28, 28, 1), 20)
-    >>> params = jax.jit(model.init)(jax.random.key(0))
-    >>> jax.eval_shape(lambda x: model.encode(params, x).mean, jnp.zeros((8, 28, 28, 1))).shape
+    >>> params = model.init(jax.random.key(0))
+    >>> model.encode(params, jnp.zeros((8, 28, 28, 1))).mean.shape
     (8, 20)
     """
     check_shape("data_shape", data_shape)

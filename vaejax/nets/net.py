@@ -44,8 +44,7 @@ def make_net(make: MakeModule, inputs: Sequence[Shape], outputs: Shape) -> Net:
     >>> import jax, jax.numpy as jnp
     >>> from flax import nnx
     >>> net = make_net(lambda rngs: nnx.Linear(784, 40, rngs=rngs), [(784,)], (20, 2))
-    >>> params = jax.jit(net.init)(jax.random.key(0))
-    >>> jax.eval_shape(net.apply, params, jnp.zeros((5, 8, 784))).shape
+    >>> net.apply(net.init(jax.random.key(0)), jnp.zeros((5, 8, 784))).shape
     (5, 8, 20, 2)
     """
     check_callable("make_net: make", make)

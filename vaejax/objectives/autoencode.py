@@ -63,9 +63,8 @@ def autoencode(
         likelihood's support (under `jax.jit` data have no values yet, and only shapes are checked).
 
     >>> import jax, jax.numpy as jnp, vaejax
-    >>> decode = lambda z: vaejax.Normal(z, 1.0)
-    >>> compute = jax.jit(lambda key, x: autoencode(key, x, vaejax.Delta, decode, vaejax.none))
-    >>> terms = compute(jax.random.key(0), jnp.ones((8, 3)))
+    >>> x = jnp.ones((8, 3))
+    >>> terms = autoencode(jax.random.key(0), x, vaejax.Delta, lambda z: vaejax.Normal(z, 1.0), vaejax.none)
     >>> terms.value.shape
     (8,)
     """

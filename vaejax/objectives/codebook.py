@@ -37,7 +37,7 @@ def init_codebook(key: Array, num_codes: int, size: int, scale: ArrayLike = 1.0)
       TypeError, ValueError: no typed key, no codes, codes of size 0, a concrete scale that is not positive.
 
     >>> import jax
-    >>> jax.eval_shape(lambda key: init_codebook(key, 512, 64), jax.random.key(0)).codebook.shape
+    >>> init_codebook(jax.random.key(0), 512, 64).codebook.shape
     (512, 64)
     """
     check_key(key)
@@ -60,9 +60,8 @@ def init_codebook_from(key: Array, z: Array, num_codes: int) -> CodebookState:
     Raises:
       TypeError, ValueError: no typed key, no vectors, or no codes.
 
-    >>> import jax, numpy as np
-    >>> init = jax.jit(lambda key, vectors: init_codebook_from(key, vectors, 2))
-    >>> state = init(jax.random.key(0), np.array([[3.0], [5.0]]))
+    >>> import jax, jax.numpy as jnp
+    >>> state = init_codebook_from(jax.random.key(0), jnp.array([[3.0], [5.0]]), 2)
     >>> sorted(state.codebook.ravel().tolist()), state.counts.tolist()
     ([3.0, 5.0], [1.0, 1.0])
     """
@@ -104,10 +103,9 @@ def update_codebook(
     Source: van den Oord, Vinyals and Kavukcuoglu 2017, Neural Discrete Representation Learning,
     appendix A.1; the smoothing is that of the authors' program.
 
-    >>> import jax, numpy as np
-    >>> state = CodebookState(np.array([[0.0]]), np.ones(1), np.zeros((1, 1)))
-    >>> update = jax.jit(lambda state, vectors, indices: update_codebook(state, vectors, indices, decay=0.0))
-    >>> update(state, np.array([[3.0], [5.0]]), np.array([0, 0])).codebook.item()
+    >>> import jax.numpy as jnp
+    >>> state = CodebookState(jnp.array([[0.0]]), jnp.ones(1), jnp.zeros((1, 1)))
+    >>> update_codebook(state, jnp.array([[3.0], [5.0]]), jnp.array([0, 0]), decay=0.0).codebook.item()
     4.0
     """
     vectors = _vectors("update_codebook: inputs", inputs, state)
@@ -150,9 +148,9 @@ def revive_dead_codes(key: Array, state: CodebookState, inputs: Array, *, thresh
 
     Source: Dhariwal et al. 2020, Jukebox: A Generative Model for Music, section 3.1.
 
-    >>> import jax, numpy as np
-    >>> state = CodebookState(np.array([[0.0], [9.0]]), np.array([6.0, 0.2]), np.array([[0.0], [1.8]]))
-    >>> jax.jit(revive_dead_codes)(jax.random.key(0), state, np.array([[2.0]])).codebook.tolist()
+    >>> import jax, jax.numpy as jnp
+    >>> state = CodebookState(jnp.array([[0.0], [9.0]]), jnp.array([6.0, 0.2]), jnp.array([[0.0], [1.8]]))
+    >>> revive_dead_codes(jax.random.key(0), state, jnp.array([[2.0]])).codebook.tolist()
     [[0.0], [2.0]]
     """
     check_key(key)
@@ -182,8 +180,8 @@ def codebook_usage(indices: Array, num_codes: int) -> CodebookUsage:
     Raises:
       TypeError, ValueError: indices that are no integers, none at all, or concrete ones out of range.
 
-    >>> import jax, numpy as np
-    >>> usage = jax.jit(lambda indices: codebook_usage(indices, 8))(np.array([0, 0, 3, 3]))
+    >>> import jax.numpy as jnp
+    >>> usage = codebook_usage(jnp.array([0, 0, 3, 3]), 8)
     >>> round(usage.perplexity.item(), 5), usage.used_fraction.item()
     (2.0, 0.25)
     """

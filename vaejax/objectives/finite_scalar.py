@@ -33,8 +33,8 @@ def finite_scalar_quantize(z: Array, levels: tuple[int, ...]) -> Array:
     Source: Mentzer, Minnen, Agustsson and Tschannen 2023, Finite Scalar Quantization: VQ-VAE Made
     Simple, section 3.1.
 
-    >>> import jax, numpy as np
-    >>> jax.jit(lambda z: finite_scalar_quantize(z, (3, 2)))(np.array([[0.1, -9.0], [0.6, 0.1]])).tolist()
+    >>> import jax.numpy as jnp
+    >>> finite_scalar_quantize(jnp.array([[0.1, -9.0], [0.6, 0.1]]), (3, 2)).tolist()
     [[0.0, -1.0], [1.0, 1.0]]
     """
     _check_levels("finite_scalar_quantize", levels)
@@ -53,8 +53,8 @@ def finite_scalar_indices(quantized: Array, levels: tuple[int, ...]) -> Array:
       TypeError, ValueError: as `finite_scalar_quantize`, concrete values outside [-1, 1], or more
         vectors than int32 can count.
 
-    >>> import jax, numpy as np
-    >>> jax.jit(lambda codes: finite_scalar_indices(codes, (3, 2)))(np.array([[-1.0, -1.0], [0.0, 1.0]])).tolist()
+    >>> import jax.numpy as jnp
+    >>> finite_scalar_indices(jnp.array([[-1.0, -1.0], [0.0, 1.0]]), (3, 2)).tolist()
     [0, 4]
     """
     _check_countable("finite_scalar_indices", levels)
@@ -73,8 +73,8 @@ def finite_scalar_codes(indices: Array, levels: tuple[int, ...]) -> Array:
     Raises:
       TypeError, ValueError: as `finite_scalar_indices`, or concrete indices outside [0, prod(levels)).
 
-    >>> import jax, numpy as np
-    >>> jax.jit(lambda indices: finite_scalar_codes(indices, (3, 2)))(np.array([0, 4])).tolist()
+    >>> import jax.numpy as jnp
+    >>> finite_scalar_codes(jnp.array([0, 4]), (3, 2)).tolist()
     [[-1.0, -1.0], [0.0, 1.0]]
     """
     _check_countable("finite_scalar_codes", levels)

@@ -43,9 +43,8 @@ class VectorQuantized:
 
     Source: van den Oord, Vinyals and Kavukcuoglu 2017, Neural Discrete Representation Learning.
 
-    >>> import jax, numpy as np
-    >>> codebook, vectors = np.array([[0.0, 0.0], [4.0, 4.0]]), np.array([[1.0, 0.0], [3.0, 5.0]])
-    >>> q = jax.jit(vector_quantize)(codebook, vectors)
+    >>> import jax, jax.numpy as jnp
+    >>> q = vector_quantize(jnp.array([[0.0, 0.0], [4.0, 4.0]]), jnp.array([[1.0, 0.0], [3.0, 5.0]]))
     >>> q.sample(jax.random.key(0)).tolist(), q.indices.tolist()
     ([[0.0, 0.0], [4.0, 4.0]], [0, 1])
     """
@@ -130,8 +129,8 @@ def vector_quantize(codebook: Array, z: Array, event_ndims: int = 1) -> VectorQu
     Source: van den Oord, Vinyals and Kavukcuoglu 2017, Neural Discrete Representation Learning,
     section 3.1.
 
-    >>> import jax, numpy as np
-    >>> q = jax.jit(lambda codebook, x: vector_quantize(codebook, x, event_ndims=3))(np.eye(4), np.ones((8, 7, 7, 4)))
+    >>> import jax.numpy as jnp
+    >>> q = vector_quantize(jnp.eye(4), jnp.ones((8, 7, 7, 4)), event_ndims=3)
     >>> q.indices.shape, q.log_prob(q.mean).shape
     ((8, 7, 7), (8,))
     """
@@ -162,9 +161,9 @@ def residual_quantize(codebooks: Array, z: Array, event_ndims: int = 1) -> Vecto
 
     Source: Zeghidour et al. 2021, SoundStream: An End-to-End Neural Audio Codec, algorithm 1.
 
-    >>> import jax, numpy as np
-    >>> tens_and_ones = np.array([[[0.0], [10.0], [20.0]], [[-1.0], [0.0], [1.0]]])
-    >>> q = jax.jit(residual_quantize)(tens_and_ones, np.array([10.9]))
+    >>> import jax.numpy as jnp
+    >>> tens_and_ones = jnp.array([[[0.0], [10.0], [20.0]], [[-1.0], [0.0], [1.0]]])
+    >>> q = residual_quantize(tens_and_ones, jnp.array([10.9]))
     >>> q.codes.tolist(), q.indices.tolist()
     ([11.0], [1, 2])
     """

@@ -57,10 +57,8 @@ def learning_rate_schedule(
       TypeError, ValueError: a name that optax does not have, an option that the schedule does not have or that it needs
         and did not get; a warm-up that is not shorter than the run.
 
-    >>> import jax, numpy as np
     >>> rate = learning_rate_schedule("cosine_decay", 0.1, num_steps=100, warm_up_steps=20)
-    >>> rates = jax.jit(jax.vmap(rate))(np.array([0, 19, 20, 60, 100]))
-    >>> [round(each, 4) for each in rates.tolist()]
+    >>> [round(float(rate(step)), 4) for step in (0, 19, 20, 60, 100)]
     [0.005, 0.1, 0.1, 0.05, 0.0]
     """
     _check_steps(num_steps, warm_up_steps)
@@ -109,10 +107,11 @@ def make_optimizer(
         missing; an optimizer that takes no schedule with one; an optimizer by name that needs more of a step than the
         gradient, such as `lbfgs`.
 
-    >>> import jax, numpy as np
+    >>> import jax.numpy as jnp
     >>> optimizer = make_optimizer(0.1, optimizer="sgd", clip_norm=1.0, momentum=0.9)
-    >>> update = jax.jit(lambda gradient: optimizer.update(gradient, optimizer.init(gradient))[0])
-    >>> [round(each, 3) for each in update(np.array([3.0, 4.0])).tolist()]
+    >>> gradient = jnp.array([3.0, 4.0])
+    >>> updates, _ = optimizer.update(gradient, optimizer.init(gradient))
+    >>> [round(update, 3) for update in updates.tolist()]
     [-0.06, -0.08]
     """
     rate: Any = learning_rate_schedule(

@@ -6,12 +6,10 @@ function `(key, x, encode, decode)` to the terms whose `value` is maximised, whi
 another combination writes that expression.
 
 >>> import jax, jax.numpy as jnp, vaejax
+>>> x = jnp.ones((8, 3))
 >>> objective = vaejax.recipes.beta_tc_vae(dataset_size=100)
->>> @jax.jit
-... def loss_fn(key, x):
-...     terms = objective(key, x, lambda x: vaejax.Normal(x, 0.5), lambda z: vaejax.Normal(z, 1.0))
-...     return vaejax.negative_mean(terms)
->>> loss, terms = loss_fn(jax.random.key(0), jnp.ones((8, 3)))
+>>> terms = objective(jax.random.key(0), x, lambda x: vaejax.Normal(x, 0.5), lambda z: vaejax.Normal(z, 1.0))
+>>> loss, terms = vaejax.negative_mean(terms)
 """
 
 from vaejax.objectives.recipes.bounds import ciwae, dreg, iwae, miwae, piwae, renyi_vae, sticking_the_landing
