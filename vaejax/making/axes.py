@@ -35,7 +35,7 @@ def read_codes(experiment: Experiment, params: Params) -> Codes:
         means.append(chunk["mean"])
         sums += [chunk["kl_per_axis"].sum(axis=0)] if "kl_per_axis" in chunk else []
     together = np.concatenate(means)
-    return Codes(together, sum(sums).ravel() / len(together) if sums else None)
+    return Codes(together, np.sum(sums, axis=0).ravel() / len(together) if sums else None)
 
 
 def traverse(
