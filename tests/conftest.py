@@ -42,13 +42,15 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Marks the examples of docstrings as slow, and refuses a slow test without a reason.
+    """Marks doctests and tests in a browser as slow, and refuses a slow test without a reason.
 
     Both before `-m 'not slow'` takes effect.
     """
     for item in items:
         if isinstance(item, pytest.DoctestItem):
             item.add_marker(pytest.mark.slow("examples are written to be read: each line compiles its own programs"))
+        elif "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow("starts a browser"))
     unexplained = [item.nodeid for item in items for mark in item.iter_markers("slow") if not mark.args]
     if unexplained:
         raise pytest.UsageError(f"pytest.mark.slow needs a reason, as in slow('compiles for a minute'): {unexplained}")
