@@ -208,6 +208,7 @@ def test_both_bare_loops_learn_the_same():
     assert np.any(states["bare"][1]["w"])
 
 
+@pytest.mark.slow("compiles each contestant")
 def test_each_way_of_training_makes_as_many_steps_as_are_asked_for():
     model = nets.Model(
         lambda key: {"w": np.ones((16, 2), np.float32)},

@@ -45,14 +45,9 @@ for path in sys.argv[2:]:
 """
 
 
-@pytest.mark.parametrize(
-    "processes",
-    [
-        # Without what it has in memory a process is as good as another.
-        pytest.param([["a", "b"]], id="one process"),
-        pytest.param([["a"], ["b"]], id="two processes", marks=pytest.mark.slow("another process")),
-    ],
-)
+@pytest.mark.slow("compiles a command in processes of its own")
+# Without what it has in memory a process is as good as another.
+@pytest.mark.parametrize("processes", [[["a", "b"]], [["a"], ["b"]]], ids=["one process", "two processes"])
 def test_a_second_command_compiles_nothing(processes, bank, tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
     environment |= {"VAEJAX_CACHE": str(tmp_path / "cache")}

@@ -77,6 +77,7 @@ def test_the_free_energy_is_that_of_the_paper(x, key, count):
     assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient))
 
 
+@pytest.mark.slow("a fact of the table's recipe")
 @pytest.mark.parametrize("count", [8, pytest.param(80, marks=pytest.mark.slow("compiles eighty flows"))])
 def test_each_flow_begins_at_a_determinant_of_ln_2(x, key, count):
     built = planar.build(planar.Settings(**SMALL, flow_layers=count))

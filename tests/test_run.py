@@ -197,6 +197,7 @@ def test_beta_is_not_in_the_figures(finished_runs):
     assert heavy["kl"]["mean"] < 0.5 * plain["kl"]["mean"]
 
 
+@pytest.mark.slow("trains once more; test_faults proves it for processes")
 def test_the_seed_is_the_run(bank):
     """The members of a sweep that differ in the seed alone have other figures; that a member is a run is proved there."""
     members = json.loads((bank("swept") / "results.json").read_text())["members"]

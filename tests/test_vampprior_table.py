@@ -209,6 +209,7 @@ def test_the_paper_s_recipe_weighs_the_kl_by_the_epoch(images, module):
         build(module, recipe="paper", kl_schedule="linear")
 
 
+@pytest.mark.slow("trains each recipe")
 @pytest.mark.parametrize(
     ("recipe", "prior", "levels"),
     [
