@@ -29,7 +29,7 @@ hypothesis.settings.load_profile("vaejax")
 
 # Processor seconds above which `make test` lists a test.
 EXPENSIVE = 2.0
-STARTED, COSTS = pytest.StashKey[float](), pytest.StashKey[collections.Counter]()
+STARTED = pytest.StashKey[float]()
 
 
 def pytest_addoption(parser):
@@ -37,7 +37,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    config.stash[COSTS] = collections.Counter()
+    config.pluginmanager.register(Costs())
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -77,34 +77,30 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
-# Written as a plugin of the configuration, since this hook, unlike the others, is not given it.
 class Costs:
-    def __init__(self, config):
-        self.costs = config.stash[COSTS]
+    """The processor seconds of each test, summed in the process that reports, and shown at its end."""
+
+    def __init__(self):
+        self.costs = collections.Counter()
 
     def pytest_runtest_logreport(self, report):
         if report.when == "teardown":
             self.costs[report.nodeid] += dict(report.user_properties).get("processor_seconds", 0.0)
 
+    def pytest_terminal_summary(self, terminalreporter, config):
+        tests = self.costs.most_common(50)
+        if not config.option.costs:
+            tests = [(name, seconds) for name, seconds in self.costs.most_common() if seconds > EXPENSIVE]
+        self.show(terminalreporter, f"{self.costs.total():.0f} processor seconds; the most expensive tests", tests)
+        if config.option.costs:
+            files = collections.Counter()
+            for name, seconds in self.costs.items():
+                files[name.partition("::")[0]] += seconds
+            self.show(terminalreporter, "processor seconds of each file", files.most_common())
 
-def pytest_sessionstart(session):
-    session.config.pluginmanager.register(Costs(session.config))
-
-
-def pytest_terminal_summary(terminalreporter, config):
-    costs = config.stash[COSTS]
-    shown = (
-        costs.most_common(50) if config.option.costs else [each for each in costs.most_common() if each[1] > EXPENSIVE]
-    )
-    terminalreporter.section(f"{sum(costs.values()):.0f} processor seconds; the most expensive tests")
-    for name, seconds in shown:
-        terminalreporter.write_line(f"{seconds:7.1f} {name}")
-    if config.option.costs:
-        files = collections.Counter()
-        for name, seconds in costs.items():
-            files[name.partition("::")[0]] += seconds
-        terminalreporter.section("processor seconds of each file")
-        for name, seconds in files.most_common():
+    def show(self, terminalreporter, title, costs):
+        terminalreporter.section(title)
+        for name, seconds in costs:
             terminalreporter.write_line(f"{seconds:7.1f} {name}")
 
 

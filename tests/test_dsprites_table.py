@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from experiments.reproduce import measures
+from tests.parameters import random_params
 from vaejax import data, evaluation, experiment, outcome, recipes
 from vaejax.objectives import discriminator_loss, permute_axes
 
@@ -39,12 +40,6 @@ def build(method, **settings):
     return dsprites.build(dsprites.Settings(method=method, **{**SMALL, **settings}))
 
 
-def drawn_params(built):
-    """Parameters from numpy: to compile the program that draws the initial ones takes longer than an objective."""
-    random, shapes = np.random.default_rng(0), jax.eval_shape(built.model.init, jax.random.key(0))
-    return jax.tree.map(lambda leaf: 0.4 * random.normal(size=leaf.shape).astype(np.float32), shapes)
-
-
 def compute(built, key, x, *others, **scheduled):
     """The terms of the objective, and what other functions of (params, noise key, terms) give, as one program."""
 
@@ -53,7 +48,7 @@ def compute(built, key, x, *others, **scheduled):
         terms = built.objective(params, jax.random.clone(key), x, **scheduled)
         return terms, *(other(params, jax.random.clone(key), terms) for other in others)
 
-    return program(drawn_params(built))
+    return program(random_params(built.model, 0.4))
 
 
 @pytest.mark.parametrize("method", ["vae", "beta_vae"])
@@ -114,8 +109,8 @@ def test_whatever_is_trained_the_elbo_is_reported(images, key):
     def report(params):
         return {name: each.report(params, jax.random.clone(key), images) for name, each in built.items()}
 
-    # The discriminator of one method is no part of what is reported.
-    for name, terms in report(drawn_params(built["factor_vae"])).items():
+    # The report leaves out the discriminator, which one method alone has.
+    for name, terms in report(random_params(built["factor_vae"].model, 0.4)).items():
         np.testing.assert_allclose(terms.value, terms.log_likelihood - terms.kl, rtol=1e-5, err_msg=name)
 
 
@@ -152,7 +147,7 @@ def test_each_player_of_factor_vae_has_the_gradient_of_its_own_loss(images, key)
         of_discriminator = jax.grad(lambda own: discriminator_loss(partial(discriminate, own), codes, shuffled))
         return value, terms.value, gradient, expected, of_discriminator(params["discriminator"])
 
-    value, expected_value, gradient, expected, of_discriminator = compute(drawn_params(built))
+    value, expected_value, gradient, expected, of_discriminator = compute(random_params(built.model, 0.4))
     np.testing.assert_allclose(value, expected_value, rtol=1e-4)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(expected["discriminator"]))
     expected["discriminator"] = of_discriminator
@@ -175,7 +170,7 @@ def test_each_player_of_factor_vae_has_its_own_rate(key):
 
 def test_the_scores_are_those_of_the_codes():
     built = build("beta_vae")
-    params = drawn_params(built)
+    params = random_params(built.model, 0.4)
     measured = outcome.measure(built, params)
     trained = measures.Trained(0, None, built, params, measured, {}, 0.0)
     taken = measures.MEASURES["disentanglement"].take(None, trained)

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.parameters import random_params
 from vaejax import data, experiment, program
 
 ROOT = Path(__file__).parent.parent
@@ -63,22 +64,16 @@ def noise(monkeypatch):
     monkeypatch.setattr(data, "load", load_noise)
 
 
-def state_like(shapes):
-    """A state with small numbers as parameters and nothing else in it: initial draws take longer to compile than a step."""
-    random = np.random.default_rng(0)
-    zeros = lambda leaf: np.zeros(leaf.shape, leaf.dtype)
-    params = jax.tree.map(lambda leaf: random.normal(0, 0.05, leaf.shape).astype(leaf.dtype), shapes.params)
-    state = jax.tree.map(zeros, shapes._replace(params=(), key=()))
-    return state._replace(params=params, key=jax.random.key(0))
-
-
 @pytest.mark.usefixtures("noise")
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_trains_two_steps_and_lowers_for_every_accelerator(name):
     module = experiment.load_experiment(str(ROOT / "experiments" / f"{name}.py"))
     settings = module.Settings(**EXPERIMENTS[name])
     built = module.build(settings)
-    state = state_like(jax.eval_shape(lambda: program.initial_state(built, settings)))
+    # Zeros but for the parameters: a program that draws them takes longer to compile than a step.
+    shapes = jax.eval_shape(lambda: program.initial_state(built, settings))
+    state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes._replace(params=(), key=()))
+    state = state._replace(params=random_params(built.model, 0.05), key=jax.random.key(0))
     batch = np.asarray(built.dataset.train.examples[: settings.batch_size])
     traced = jax.jit(program.make_step(built, settings)).trace(state, batch)
     for platform in ("cuda", "tpu", "rocm"):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from tests.parameters import random_params
 from vaejax import Normal, data, experiment
 
 ROOT = Path(__file__).parent.parent
@@ -46,8 +47,7 @@ def moved(raw, z):
 def test_the_free_energy_is_that_of_the_paper(x, key, count):
     built = planar.build(planar.Settings(flow_layers=count, num_samples=4, **SMALL))
     # Far from the start, where a flow hardly moves.
-    random, shapes = np.random.default_rng(0), jax.eval_shape(built.model.init, key)
-    params = jax.tree.map(lambda leaf: 0.4 * random.normal(size=leaf.shape).astype(np.float32), shapes)
+    params = random_params(built.model, 0.4)
 
     @jax.jit
     def compute(params, weights):
@@ -78,7 +78,7 @@ def test_the_free_energy_is_that_of_the_paper(x, key, count):
 
 
 @pytest.mark.slow("a fact of the table's recipe")
-@pytest.mark.parametrize("count", [8, pytest.param(80, marks=pytest.mark.slow("compiles eighty flows"))])
+@pytest.mark.parametrize("count", [8, 80])
 def test_each_flow_begins_at_a_determinant_of_ln_2(x, key, count):
     built = planar.build(planar.Settings(**SMALL, flow_layers=count))
 

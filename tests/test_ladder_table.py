@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from tests.parameters import random_params
 from vaejax import data, experiment
 
 ROOT = Path(__file__).parent.parent
@@ -72,19 +73,10 @@ def log_weights(params, x, z, is_ladder):
     return (x * logits - np.logaddexp(0, logits)).sum(-1) + prior - posterior
 
 
-def drawn_params(built):
-    """Parameters from numpy: to compile the program that draws the initial ones takes longer than the bound itself.
-
-    No offset is zero, where a wrong one would not be seen.
-    """
-    random, shapes = np.random.default_rng(0), jax.eval_shape(built.model.init, jax.random.key(0))
-    return jax.tree.map(lambda leaf: 0.4 * random.normal(size=leaf.shape).astype(np.float32), shapes)
-
-
 @pytest.mark.parametrize("posterior", ladder.Posterior)
 def test_the_bound_is_that_of_its_densities(x, key, posterior):
     built = ladder.build(ladder.Settings(posterior=posterior, num_samples=4, **SMALL))
-    params = drawn_params(built)
+    params = random_params(built.model, 0.4)
 
     @jax.jit
     def compute(params, betas):
@@ -108,7 +100,9 @@ def test_the_bound_is_that_of_its_densities(x, key, posterior):
 @pytest.mark.parametrize("posterior", ladder.Posterior)
 def test_every_parameter_has_a_gradient(x, key, posterior):
     built = ladder.build(ladder.Settings(posterior=posterior, num_samples=4, **SMALL))
-    gradient = jax.jit(jax.grad(lambda params: built.objective(params, key, x, beta=1.0).value))(drawn_params(built))
+    gradient = jax.jit(jax.grad(lambda params: built.objective(params, key, x, beta=1.0).value))(
+        random_params(built.model, 0.4)
+    )
     assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient))
 
 

@@ -23,6 +23,7 @@ from scipy import special
 from experiments.reproduce import __main__ as command
 from experiments.reproduce import measures, page, records, tables, work
 from tests.conftest import patch_pictures
+from tests.parameters import random_params
 from vaejax import cli, data, experiment, kl_divergence, run
 from vaejax.findings import read_findings
 from vaejax.settings import Precision
@@ -612,12 +613,6 @@ def build(module, **changed):
     return module.build(module.Settings(**{**TINY, **extra, **changed}))
 
 
-def drawn_params(built):
-    """Parameters from numpy: to compile the program that draws the initial ones takes longer than a bound."""
-    random, shapes = np.random.default_rng(0), jax.eval_shape(built.model.init, jax.random.key(0))
-    return jax.tree.map(lambda leaf: 0.4 * random.normal(size=leaf.shape).astype(np.float32), shapes)
-
-
 def binary(images):
     return (images > 127).astype(np.float32)
 
@@ -626,8 +621,8 @@ def binary(images):
 def bounds(module, methods):
     """Each method's value and the terms of its bound at the latents that it drew, all at the same parameters."""
     built = {method: build(module, method=mnist_iwae.Method(method)) for method in methods}
-    params = drawn_params(next(iter(built.values())))
     model, prior, prepare = (getattr(next(iter(built.values())), name) for name in ("model", "prior", "prepare"))
+    params = random_params(model, 0.4)
     images = data.load("mnist").train.examples[:5]
 
     @jax.jit
@@ -695,7 +690,7 @@ def improvement_of_a_step(built, key, images):
         updates, _ = built.optimizer.update(gradient, built.optimizer.init(params), params)
         return -before, bound(optax.apply_updates(params, updates))
 
-    return compute(drawn_params(built))
+    return compute(random_params(built.model, 0.4))
 
 
 @pytest.mark.parametrize(
@@ -727,7 +722,7 @@ def gradients(module, methods, key, images, count=1, **changed):
             found.append(jax.vmap(jax.grad(loss), (None, 0))(params, jax.random.clone(keys)))
         return found
 
-    return jax.tree.map(np.asarray, compute(drawn_params(built[0]), jax.random.split(key, count)))
+    return jax.tree.map(np.asarray, compute(random_params(built[0].model, 0.4), jax.random.split(key, count)))
 
 
 def first_kernel(module, part):

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests.parameters import random_params
 from vaejax import cli, data, experiment, run
 from vaejax.findings import read_findings
 
@@ -97,15 +98,6 @@ def build(module, **settings):
     return wanted, module.build(wanted)
 
 
-def drawn_params(built, scale):
-    """Parameters from numpy: to compile the program that draws the initial ones takes longer than the bound itself.
-
-    No offset is near zero and, of a scale of 0.7, some variances are out of bounds.
-    """
-    random, shapes = np.random.default_rng(0), jax.eval_shape(built.model.init, jax.random.key(0))
-    return jax.tree.map(lambda leaf: scale * random.normal(size=leaf.shape).astype(np.float32), shapes)
-
-
 @MODULES
 @pytest.mark.parametrize("prior", one_level.Prior)
 def test_the_objective_is_that_of_the_paper_written_out(images, key, module, prior):
@@ -120,7 +112,8 @@ def test_the_objective_is_that_of_the_paper_written_out(images, key, module, pri
         weights = sum(densities) - built.model.encode(params, x).log_prob(z)
         return found.value, z, weights, LOG_WEIGHTS[module](params, x.ravel(), z)
 
-    values, z, weights, expected = compute(drawn_params(built, 0.7), np.array([1.0, 0.25, 0.0], np.float32))
+    # At a scale of 0.7 some variances are out of bounds.
+    values, z, weights, expected = compute(random_params(built.model, 0.7), np.array([1.0, 0.25, 0.0], np.float32))
     assert z.shape == (3, 7 if module is two_levels else 3)
     np.testing.assert_allclose(values[0], np.mean(expected), rtol=1e-4)
     np.testing.assert_allclose(weights, expected, rtol=1e-4)
@@ -212,12 +205,7 @@ def test_the_paper_s_recipe_weighs_the_kl_by_the_epoch(images, module):
 @pytest.mark.slow("trains each recipe")
 @pytest.mark.parametrize(
     ("recipe", "prior", "levels"),
-    [
-        each
-        if each == ("paper", "vamp", "one")
-        else pytest.param(*each, marks=pytest.mark.slow("another recipe, prior or model"))
-        for each in itertools.product(one_level.Recipe, one_level.Prior, ("one", "two"))
-    ],
+    [*itertools.product(one_level.Recipe, one_level.Prior, ("one", "two"))],
 )
 def test_a_few_steps_of_each_recipe_raise_the_bound(images, key, recipe, prior, levels):
     _, built = build(one_level if levels == "one" else two_levels, recipe=recipe, prior=prior, learning_rate=1e-2)
@@ -238,7 +226,7 @@ def test_a_few_steps_of_each_recipe_raise_the_bound(images, key, recipe, prior, 
         # The cost of each step is that before it.
         return jax.lax.scan(step, (params, built.optimizer.init(params)), length=21)[1]
 
-    costs, params = compute(drawn_params(built, 0.4))
+    costs, params = compute(random_params(built.model, 0.4))
     assert costs[20] < costs[0]
     if prior == "vamp":
         assert not np.array_equal(params["pseudo_inputs"][20], params["pseudo_inputs"][0])

@@ -24,7 +24,7 @@ from vaejax.training import loop
 STEPS_PER_EPOCH = 25
 POISON = ("--poison", "28", "29", "30")
 WATCHED = ("--ema-decay", "0.9", "--validation-size", "10")
-# Five steps an epoch, each of which is saved where every step is a pause.
+# Five steps an epoch. Where every step is a pause, each step is saved.
 FIVE_STEPS = ("--batch-size", "20", "--checkpoint-seconds", "0")
 # The runs of the fixture `bank`: the command and its settings.
 BANK = {

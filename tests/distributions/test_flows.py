@@ -1,7 +1,7 @@
 """Flows: log-determinants, inverses and densities against Jacobians, quadrature and draws.
 
-The numbers of random flows come from numpy, and all flows of one kind have the same shapes: what costs time here is
-the compilation of programs, of which each kind needs a few.
+The numbers of random flows come from numpy, and all flows of one kind have the same shapes: the time
+goes into compiling a few programs for each kind.
 """
 
 from functools import cache, partial
@@ -134,7 +134,7 @@ VARIANTS = {
 
 
 def fast_first(names):
-    """The names as parameters of a test, of which the variants run in the slow tier."""
+    """The names as parameters of a test; the variants among them are slow."""
     slow = pytest.mark.slow("a variant of a flow of the fast tier")
     return [pytest.param(name, marks=slow) if name in VARIANTS else name for name in names]
 

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.test_util import check_grads
 
+from tests.parameters import random_params
 from vaejax import nets
 from vaejax.nets.dense import product
 
@@ -35,7 +36,7 @@ def test_mapping_is_that_of_a_product_of_matrices(x64):
     chex.assert_trees_all_close(*mapped(), rtol=1e-12)
 
 
-def test_gradients_of_examples_and_samples_are_products_of_matrices(random_params):
+def test_gradients_of_examples_and_samples_are_products_of_matrices():
     model = nets.mlp((6,), 2, hidden_sizes=(5,))
 
     def loss(params, x):

@@ -11,6 +11,7 @@ import pytest
 import scipy.stats
 
 import vaejax
+from tests.parameters import random_params
 from vaejax import nets
 from vaejax.nets import likelihoods
 
@@ -92,7 +93,7 @@ def test_a_wild_net_stays_finite():
             assert np.all((mean >= 0) & (mean <= HEADS[name][2])), name
 
 
-def test_every_parameter_of_a_model_learns(random_params):
+def test_every_parameter_of_a_model_learns():
     models = {name: nets.mlp(EVENT, 3, hidden_sizes=(5,), likelihood=head) for name, (head, _, _) in HEADS.items()}
 
     def loss(name, params, x):

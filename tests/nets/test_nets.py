@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 import vaejax
+from tests.parameters import random_params
 from vaejax import nets
 from vaejax.nets import heads
 
@@ -52,7 +53,7 @@ OTHER_HEADS = pytest.mark.slow("other heads on the same convolutions")
     ],
     ids=["mlp", "conv", "conv with other heads"],
 )
-def test_every_net_with_every_likelihood_gives_a_bound_and_gradients(maker, names, random_params):
+def test_every_net_with_every_likelihood_gives_a_bound_and_gradients(maker, names):
     models = {name: MAKERS[maker](likelihood=LIKELIHOODS[name][0]) for name in names}
     params = {name: random_params(model) for name, model in models.items()}
 
@@ -71,7 +72,7 @@ def test_every_net_with_every_likelihood_gives_a_bound_and_gradients(maker, name
 
 @pytest.mark.parametrize("maker", ["mlp", pytest.param("conv", marks=OTHER_HEADS)])
 @pytest.mark.parametrize("name", LIKELIHOODS)
-def test_what_is_decoded_has_the_axes_of_data(name, maker, random_params):
+def test_what_is_decoded_has_the_axes_of_data(name, maker):
     head, kind = LIKELIHOODS[name]
     model = MAKERS[maker](likelihood=head)
 
@@ -87,7 +88,7 @@ def test_what_is_decoded_has_the_axes_of_data(name, maker, random_params):
 
 
 @pytest.mark.parametrize("maker", MAKERS)
-def test_any_batch_axes(maker, random_params):
+def test_any_batch_axes(maker):
     model = MAKERS[maker]()
 
     @jax.jit
@@ -129,7 +130,7 @@ def test_the_decoder_is_the_mirror_image_of_the_encoder():
     assert kernel_shapes(params["conv"]["decoder"]) == [(4, 4, 5, 4), (4, 4, 4, 2), (3, 20)]
 
 
-def test_a_perceptron_by_hand(random_params):
+def test_a_perceptron_by_hand():
     model = nets.mlp((4,), 2, hidden_sizes=(5, 3))
     params, x = random_params(model), np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)
     out = x
@@ -149,7 +150,7 @@ def test_the_nets_of_a_model_have_keys_of_their_own():
     assert np.all(first != second)
 
 
-def test_the_posterior_is_a_normal_or_a_point(random_params):
+def test_the_posterior_is_a_normal_or_a_point():
     for posterior, kind in ((None, vaejax.Normal), (heads.delta(), vaejax.Delta)):
         model = nets.mlp((4,), 3, posterior=posterior)
         q = jax.eval_shape(model.encode, random_params(model), np.ones((2, 4), np.float32))
@@ -181,7 +182,7 @@ def test_a_wild_net_stays_finite_unless_the_bound_is_switched_off():
     assert [bool(np.isfinite(scale)) for scale in scales()] == [True, False]
 
 
-def test_integer_levels_are_scaled_for_the_net_and_counted_by_the_likelihood(random_params):
+def test_integer_levels_are_scaled_for_the_net_and_counted_by_the_likelihood():
     head = heads.categorical(17)
     model = nets.mlp((4,), 2, hidden_sizes=(5,), likelihood=head)
     params, x = random_params(model, 0.1), np.array([[0, 16, 8, 3]], np.uint8)
@@ -224,7 +225,7 @@ def test_bad_sizes_are_named(make, error, message):
         make()
 
 
-def test_a_mapped_decoder_is_the_batched_one(random_params):
+def test_a_mapped_decoder_is_the_batched_one():
     models = {
         name: nets.mlp((4, 4, 1), 2, hidden_sizes=(5,), likelihood=head) for name, (head, _) in LIKELIHOODS.items()
     }
@@ -243,7 +244,7 @@ def test_a_mapped_decoder_is_the_batched_one(random_params):
     chex.assert_trees_all_close(*figures(params, z), rtol=1e-4, atol=1e-6)
 
 
-def test_the_scale_of_a_head_may_be_traced(random_params):
+def test_the_scale_of_a_head_may_be_traced():
     make = lambda scale: nets.mlp((4,), 2, hidden_sizes=(5,), likelihood=heads.normal(scale))
     params = random_params(make(1.0))
 
@@ -279,7 +280,7 @@ def test_a_net_of_several_inputs_broadcasts_their_batch_axes():
     chex.assert_trees_all_close(alone, expected[0, 0], atol=1e-5)
 
 
-def test_what_a_net_does_not_take_is_named(random_params):
+def test_what_a_net_does_not_take_is_named():
     net = nets.make_net(Bilinear, [(2, 3), (4,)], (5, 2))
     params = random_params(net)
     with pytest.raises(ValueError, match="2 inputs; got 1"):

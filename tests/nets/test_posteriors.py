@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import vaejax
+from tests.parameters import random_params
 from vaejax import Chain, Normal, Planar, Radial, RelaxedCategorical, SphericalUniform, Transformed
 from vaejax.nets import mlp, posteriors
 
@@ -135,7 +136,7 @@ def test_every_parameter_learns():
         np.testing.assert_array_equal(used, expected, name)
 
 
-def test_a_head_fits_a_whole_model(random_params):
+def test_a_head_fits_a_whole_model():
     head = posteriors.autoregressive_flow(2, 8)
     model = mlp((6,), 3, hidden_sizes=(5,), posterior=head)
     terms = jax.eval_shape(lambda params, x: vaejax.elbo(

@@ -12,6 +12,7 @@ from flax import nnx
 from jax.extend.core import jaxprs_in_params
 
 import vaejax
+from tests.parameters import random_params
 from vaejax import nets
 from vaejax.nets import heads, likelihoods, posteriors
 
@@ -68,7 +69,7 @@ another_model = pytest.mark.slow("another net or likelihood")
     + [("bernoulli", "conv")]
     + [pytest.param(name, "conv", marks=another_model) for name in LIKELIHOODS if name != "bernoulli"],
 )
-def test_half_precision_is_in_the_products_and_nowhere_else(maker, name, random_params):
+def test_half_precision_is_in_the_products_and_nowhere_else(maker, name):
     model, x = model_and_data(maker, name)
     half = nets.in_precision(model, jnp.bfloat16)
     params = random_params(half)
@@ -112,7 +113,7 @@ def test_half_precision_is_near_the_whole(maker, name):
         assert np.linalg.norm(a - b) < 0.2 * np.linalg.norm(b), jax.tree_util.keystr(path)
 
 
-def test_the_gradient_of_a_bias_is_no_sum_in_half_precision(random_params):
+def test_the_gradient_of_a_bias_is_no_sum_in_half_precision():
     """Such a sum over 12,288 pixels stands still long before its end: bfloat16 has 8 bits."""
     model = nets.conv(SHAPE, 3, channels=(4,))
     half = nets.in_precision(model, jnp.bfloat16)
@@ -126,14 +127,14 @@ def test_the_gradient_of_a_bias_is_no_sum_in_half_precision(random_params):
     chex.assert_trees_all_close(found, expected, rtol=1e-2)
 
 
-def test_in_its_own_precision_a_model_is_the_same_program(random_params):
+def test_in_its_own_precision_a_model_is_the_same_program():
     model = MAKERS["conv"]()
     params, x = random_params(model), levels(4).astype(np.float32)
     program = lambda model: jax.jit(jax.grad(loss_of(model))).lower(params, x).as_text()
     assert program(nets.in_precision(model, jnp.float32)) == program(model)
 
 
-def test_double_precision(x64, random_params):
+def test_double_precision(x64):
     model, x = nets.in_precision(MAKERS["mlp"](), jnp.float64), levels(4)
     params = random_params(model)
     assert jax.eval_shape(lambda *a: model.encode(*a).mean, params, x).dtype == jnp.float64
@@ -142,7 +143,7 @@ def test_double_precision(x64, random_params):
     assert dot_dtypes(MAKERS["mlp"]().decode, params, np.ones((4, 3))) == {jnp.dtype(jnp.float64)}
 
 
-def test_a_layer_with_a_dtype_of_its_own_keeps_it(random_params):
+def test_a_layer_with_a_dtype_of_its_own_keeps_it():
     model = nets.make_model(
         lambda rngs: nnx.Linear(4, 4, dtype=jnp.float32, rngs=rngs),
         lambda rngs: nnx.Linear(2, 4, use_bias=False, rngs=rngs),
@@ -168,7 +169,7 @@ POLICIES = {"nothing": None, "products": jax.checkpoint_policies.dots_saveable}
         for case in itertools.product(MAKERS, POSTERIORS, POLICIES)
     ],
 )  # fmt: skip
-def test_a_rematerialized_model_has_the_same_values_and_gradients(maker, posterior, policy, random_params):
+def test_a_rematerialized_model_has_the_same_values_and_gradients(maker, posterior, policy):
     model = MAKERS[maker](likelihood=heads.categorical(2), posterior=POSTERIORS[posterior])
     leaner = nets.rematerialize(model, POLICIES[policy])
     assert leaner.init is model.init
@@ -186,7 +187,7 @@ def residual_bytes(model, params, x):
 
 
 @pytest.mark.parametrize("maker", MAKERS)
-def test_a_rematerialized_model_saves_no_activations(maker, random_params):
+def test_a_rematerialized_model_saves_no_activations(maker):
     deep = {
         "mlp": lambda: nets.mlp(SHAPE, 3, hidden_sizes=(64,) * 6),
         "conv": lambda: nets.conv(SHAPE, 3, channels=(32, 32)),
@@ -203,7 +204,7 @@ def test_a_rematerialized_model_saves_no_activations(maker, random_params):
     assert bytes_of(nets.in_precision(deep, jnp.bfloat16)) < bytes_of(deep)
 
 
-def test_the_scale_of_a_head_may_be_traced_through_both(random_params):
+def test_the_scale_of_a_head_may_be_traced_through_both():
     make = lambda scale: nets.mlp((5,), 2, hidden_sizes=(6,), likelihood=heads.normal(scale))
     both = lambda model: nets.rematerialize(nets.in_precision(model, jnp.bfloat16))
     params = random_params(make(1.0), 0.3)
