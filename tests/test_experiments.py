@@ -76,9 +76,9 @@ def test_an_experiment_trains_two_steps_and_lowers_for_every_accelerator(name):
     state = state._replace(params=random_params(built.model, 0.05), key=jax.random.key(0))
     batch = np.asarray(built.dataset.train.examples[: settings.batch_size])
     traced = jax.jit(program.make_step(built, settings)).trace(state, batch)
-    for platform in ("cuda", "tpu", "rocm"):
-        text = traced.lower(lowering_platforms=(platform,)).as_text()
-        assert set(re.findall(r"custom_call @(\w+)", text)) <= PORTABLE, platform
+    # One program for all: it holds what each platform has of its own.
+    text = traced.lower(lowering_platforms=("cuda", "tpu", "rocm")).as_text()
+    assert set(re.findall(r"custom_call @(\w+)", text)) <= PORTABLE
     step = traced.lower().compile()
     before = state.params
     for _ in range(2):

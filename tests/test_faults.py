@@ -78,6 +78,7 @@ def outcome_of(folder, *settings, environment=FAST):
     return tiny.outcome(folder)
 
 
+@pytest.mark.slow("a process that compiles everything again")
 def test_two_processes_with_one_seed_give_the_same_bits(tmp_path, bank):
     """This one, and one with the hashes of another process, which compiles everything again, into another folder."""
     different = FAST | {"JAX_ENABLE_COMPILATION_CACHE": "0", "PYTHONHASHSEED": "1"}
@@ -114,9 +115,8 @@ def test_a_second_signal_ends_the_process(listening):
     assert (said.get(timeout=9), ended.get(timeout=9)) == ("stopped at once", 143)
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow("another signal, another process"))]
-)
+@pytest.mark.slow("processes of their own for what the fast tests prove of stopped runs")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_run_in_time_with_one_line(number, tmp_path):
     # A process in the background of a script ignores interrupts unless it asks for them.
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from vaejax.__main__ import main"
@@ -237,20 +237,26 @@ def kind_of(path):
 
 
 @pytest.mark.usefixtures("without_pictures", "shared_programs")
-def test_killed_runs_lose_nothing(tmp_path, bank):
-    """One is killed inside a save and again as its results are written; this process finishes it."""
-    expected = tiny.outcome(bank("plain"))
-    lives = Lives(tmp_path, expected)
-    lives.live("kill", 130, *OFTEN)
-    ((where, _),) = lives.fell.items()
-    assert "checkpoints/N/state" in where
-    unsealed = [path.name for path in (lives.run / "checkpoints").iterdir() if not (path / "seal.json").exists()]
-    assert unsealed == [f"{lives.newest + 1:09d}"]
-    lives.live("half", "results.json")
-    assert sum(lives.fell.values()) == 2
-    assert lives.newest == 3 * tiny.STEPS_PER_EPOCH
-    assert tiny.train(lives.run) == 0
-    assert tiny.outcome(lives.run) == expected
+def test_a_run_that_was_killed_and_stopped_loses_nothing(tmp_path, bank):
+    """Processes with other hashes than this one begin it; this one finishes it, with the bits of a run of its own."""
+    others = FAST | {"PYTHONHASHSEED": "1"}
+    # Inside a save.
+    code, err = finish(start("kill", 130, tmp_path, *OFTEN, environment=others))
+    assert (code, "Traceback" in err) == (-signal.SIGKILL, False)
+    assert "checkpoints" in re.search(r"killed at (.*)", err)[1]
+    newest = max(saved(tmp_path))
+    check_whole(training.path_of(tmp_path / "checkpoints", newest))
+    unsealed = [path.name for path in (tmp_path / "checkpoints").iterdir() if not (path / "seal.json").exists()]
+    assert unsealed == [f"{newest + 1:09d}"]
+    # By a signal, between two reports.
+    step = tiny.STEPS_PER_EPOCH + 5
+    code, err = finish(start("stop", step, tmp_path, environment=others))
+    assert code == 128 + signal.SIGTERM
+    assert f"begins at {newest}" in err
+    assert err.strip().splitlines()[-1] == "vaejax: error: stopped by SIGTERM; the same command goes on from there"
+    assert saved(tmp_path)[-1] == step
+    assert tiny.train(tmp_path) == 0
+    assert tiny.outcome(tmp_path) == tiny.outcome(bank("plain"))
 
 
 @pytest.mark.slow("starts some seventy processes")

@@ -2,7 +2,8 @@
 
     eight_devices.py FOLDER fast|slow
 
-`fast` is every law with one optimizer; `slow` is the other optimizers, precisions and ways to cut a batch.
+`fast` is the steps of single examples with one optimizer; `slow` is objectives that couple a batch, moves between
+devices, other optimizers and precisions, and other ways to cut a batch.
 """
 
 import json
@@ -284,8 +285,6 @@ def main(folder, tier):
     found["start"] = flat(init())
     if tier == "fast":
         keep_runs("example/sgd", by_example(OPTIMIZERS["sgd"], FAST_WAYS, 3))
-        keep_runs("batch/beta_tc_vae", by_batch(OPTIMIZERS["sgd"], 3, objective=beta_tc_vae()))
-        keep("", moved(folder, 10, ("one", "cut"), ("cut", "one")))
         keep("compiled/", compiled_once(folder))
         save_on_another_device(folder)
     else:
@@ -296,8 +295,9 @@ def main(folder, tier):
         with jax.enable_x64(True):
             keep_runs("batch/x64", by_batch(OPTIMIZERS["sgd"], 20))
             keep_runs("example/x64", by_example(OPTIMIZERS["sgd"], ("one", "mesh", "pmap", "shard_map"), 20))
-        keep_runs("batch/info_vae", by_batch(OPTIMIZERS["sgd"], 5, objective=info_vae()))
-        keep("", moved(folder, 20, ("one", "mesh"), ("mesh", "one"), ("cut", "mesh")))
+        for objective in (beta_tc_vae, info_vae):
+            keep_runs(f"batch/{objective.__name__}", by_batch(OPTIMIZERS["sgd"], 5, objective=objective()))
+        keep("", moved(folder, 20, ("one", "mesh"), ("mesh", "one"), ("one", "cut"), ("cut", "one"), ("cut", "mesh")))
         keep("shapes/", cut_step())
     np.savez(folder / "found.npz", **found)
 

@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
 from vaejax import training
 from vaejax.training import hosts
@@ -52,6 +54,7 @@ def run_both(folder):
     return found
 
 
+@pytest.mark.slow("two processes that compile the same run each")
 def test_two_hosts_are_one_run(tmp_path):
     """Twenty steps with a checkpoint in the middle, against one process that had neither."""
     first, second = run_both(tmp_path)
@@ -129,3 +132,10 @@ def test_a_cluster_is_what_a_launcher_says(variables, expected, monkeypatch):
 def test_one_host_agrees_with_itself():
     assert hosts.agree(3, -1) == (3, -1)
     assert training.is_first_host()
+
+
+def test_hosts_agree_on_the_greatest_of_each_value(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    gathered = lambda values: values + np.array([[0, 0], [4, -4], [-1, -1]])
+    monkeypatch.setattr(multihost_utils, "process_allgather", gathered)
+    assert hosts.agree(3, -1) == (7, -1)

@@ -17,7 +17,7 @@ import vaejax
 from vaejax import evaluation, nets, training
 
 CACHE = Path(__file__).parent.parent.parent / ".pytest_cache" / "jax_of_eight"
-OTHERS = pytest.mark.slow("other optimizers, precisions and ways to cut a batch on eight devices")
+OTHERS = pytest.mark.slow("objectives, moves, optimizers and precisions on eight devices, half a minute of programs")
 
 
 def run_on_eight(folder, tier):
@@ -94,14 +94,11 @@ def test_steps_are_those_of_one_device(found):
     check_draws(found["example/sgd/one/draws"], 3)
 
 
-def test_an_objective_that_couples_the_batch_sees_all_of_it(found):
-    check_runs(found, "batch/beta_tc_vae", {"one", "mesh"}, 1e-6)
-    check_draws(found["batch/beta_tc_vae/one/draws"], 3)
-
-
 @OTHERS
-def test_another_objective_that_couples_the_batch_sees_all_of_it(more):
-    check_runs(more, "batch/info_vae", {"one", "mesh"}, 1e-6)
+@pytest.mark.parametrize("objective", ["beta_tc_vae", "info_vae"])
+def test_an_objective_that_couples_the_batch_sees_all_of_it(more, objective):
+    check_runs(more, f"batch/{objective}", {"one", "mesh"}, 1e-6)
+    check_draws(more[f"batch/{objective}/one/draws"], 5)
 
 
 @OTHERS
@@ -125,20 +122,13 @@ def test_in_double_precision_they_agree_to_twelve_digits(more, loss):
     check_runs(more, f"{loss}/x64", {"one", "mesh"} if loss == "batch" else {"one", "mesh", "pmap", "shard_map"}, 1e-12)
 
 
-def check_moves(found, names):
-    entries = of(found, "moved")
-    assert entries.keys() == names
+@OTHERS
+def test_a_run_moves_between_one_device_and_many_through_a_checkpoint(more):
+    entries = of(more, "moved")
+    moves = {"one_to_mesh", "mesh_to_one", "one_to_cut", "cut_to_one", "cut_to_mesh"}
+    assert entries.keys() == {"one", "mesh", "cut"} | moves
     for name, value in entries.items():
         np.testing.assert_allclose(value, entries["one"], rtol=0, atol=1e-6, err_msg=name)
-
-
-def test_a_run_moves_between_one_device_and_many_through_a_checkpoint(found):
-    check_moves(found, {"one", "cut", "one_to_cut", "cut_to_one"})
-
-
-@OTHERS
-def test_a_run_moves_to_whole_copies_through_a_checkpoint(more):
-    check_moves(more, {"one", "mesh", "cut", "one_to_mesh", "mesh_to_one", "cut_to_mesh"})
 
 
 def check_parts(parts):
@@ -150,14 +140,10 @@ def check_parts(parts):
     assert len(shapes) == 20
 
 
-@pytest.mark.parametrize("where", ["begin", "fit"])
-def test_large_leaves_are_cut_and_small_ones_are_whole(found, where):
-    check_parts(found[f"shapes/{where}"])
-
-
 @OTHERS
-def test_large_leaves_are_cut_where_steps_are_compiled_one_by_one(more):
-    check_parts(more["shapes/data_parallel"])
+@pytest.mark.parametrize("where", ["begin", "fit", "data_parallel"])
+def test_large_leaves_are_cut_and_small_ones_are_whole(more, where):
+    check_parts(more[f"shapes/{where}"])
 
 
 def test_the_state_that_goes_in_is_used_up(found):
