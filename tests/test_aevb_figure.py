@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.parameters import random_params
 from vaejax import data, experiment
 
 ROOT = Path(__file__).parent.parent
@@ -21,6 +22,7 @@ def built(monkeypatch):
     return aevb.build(aevb.Settings(hidden_sizes=(200,), latent_size=3, batch_size=10))
 
 
+@pytest.mark.slow("a table's recipe")
 def test_all_parameters_begin_as_draws_of_one_normal(built, key):
     params = jax.jit(built.model.init)(key)
     leaves = jax.tree.leaves(params)
@@ -33,13 +35,8 @@ def test_all_parameters_begin_as_draws_of_one_normal(built, key):
 def test_the_nets_are_of_tanh_and_the_bound_is_the_elbo(built, key):
     x = np.random.default_rng(1).integers(0, 2, (4, 4, 1)).astype(np.float32)
 
-    @jax.jit
-    def compute(key):
-        init_key, noise_key = jax.random.split(key)
-        params = built.model.init(init_key)
-        return params, built.objective(params, noise_key, x)
-
-    params, found = jax.tree.map(np.asarray, compute(key))
+    params = random_params(built.model, 0.1)
+    found = jax.tree.map(np.asarray, jax.jit(built.objective)(params, key, x))
 
     def apply(net, inputs):
         first, last = net["layers"][0], net["layers"][1]

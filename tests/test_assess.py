@@ -17,7 +17,7 @@ from vaejax.data import Dataset, Meaning, Split
 from vaejax.testing import linear_gaussian
 
 N, X, Z = 40, 6, 2
-QUICK = assess.Wanted(num_samples=200, num_examples=N, num_gaps=10, num_simulated=6, num_temperatures=60)
+QUICK = assess.Wanted(num_samples=200, num_examples=N, num_gaps=10, num_simulated=0, num_temperatures=60)
 
 
 @contextlib.contextmanager
@@ -98,7 +98,7 @@ def test_each_example_has_its_own_noise_and_keeps_it_in_a_smaller_set(wrong):
     assert "7 of 40 test examples" in section.remarks[0]
 
 
-def test_the_encoder_is_what_loses_and_both_sides_enclose(exact, wrong):
+def test_the_encoder_is_what_loses(exact, wrong):
     oracle, x = exact
     encode, _, found = wrong
     gaps = found.findings["gaps"].figures
@@ -117,7 +117,36 @@ def test_the_encoder_is_what_loses_and_both_sides_enclose(exact, wrong):
     # The encoder's own samples miss what those of the best posterior find.
     assert gaps["importance_shortfall"].value > 0.2
     assert gaps["approximation"].value == pytest.approx(approximation.mean(), abs=0.05)
-    sides = found.findings["simulated"].figures
+
+
+def test_the_two_sides_are_those_of_their_examples(wrong, monkeypatch):
+    """Five examples, in parts of four, with bounds on ln p(x) that are known: x_0 and x_0 + 1, and x_0 - 2 if sampled."""
+    _, built, _ = wrong
+
+    def bidirectional(key, decode, prior, count, *, encode, num_temperatures):
+        assert (count, num_temperatures) == (1, 60)
+        x = jax.random.normal(key, (1, X))
+        one, nothing = x[:, 0], jnp.zeros(1)
+        lower, upper = (vaejax.evaluation.Annealed(each, *[nothing] * 3) for each in (one, one + 1))
+        return vaejax.evaluation.Bidirectional(lower, upper, x, jnp.zeros((1, Z)))
+
+    def sampled(key, x, encode, decode, prior, **options):
+        return vaejax.evaluation.LogLikelihood(x[:, 0] - 2, *[jnp.zeros(1)] * 4)
+
+    monkeypatch.setattr(vaejax.evaluation, "bidirectional", bidirectional)
+    monkeypatch.setattr(vaejax.evaluation, "importance_log_likelihood", sampled)
+    sides = bounds.simulated(subject_of(built), QUICK._replace(num_simulated=5), silent).figures
+    assert sides["width"].value == pytest.approx(1.0, abs=1e-5)
+    assert sides["importance_shortfall"].value == pytest.approx(3.0, abs=1e-5)
+    assert sides["lower"].value == pytest.approx(sides["upper"].value + 1, abs=1e-5)
+    # Five values that differ.
+    assert sides["lower"].standard_error > 0.1
+
+
+@pytest.mark.slow("compiles a chain for what tests/evaluation proves of it")
+def test_both_sides_enclose(wrong):
+    _, built, _ = wrong
+    sides = bounds.simulated(subject_of(built), QUICK._replace(num_simulated=6), silent).figures
     assert sides["width"].value == pytest.approx(sides["lower"].value - sides["upper"].value, abs=1e-4)
     assert sides["importance_shortfall"].value > sides["width"].value
     assert sides["lower"].value > sides["upper"].value - 5 * sides["width"].standard_error
@@ -128,10 +157,11 @@ def information(encode, x):
     return jax.jit(lambda key: vaejax.evaluation.information(key, encode(x), num_samples=500))(jax.random.key(5))
 
 
+@pytest.mark.slow("all sections of what the test of x proves of the likelihood")
 def test_with_the_exact_posterior_there_is_nothing_to_lose(exact):
     oracle, x = exact
     built = experiment_of(oracle.posterior, oracle.decode, x)
-    found = assess.assess(built, {}, QUICK._replace(num_simulated=0), silent).findings
+    found = assess.assess(built, {}, QUICK, silent).findings
     figures = found["likelihood"].figures
     truth = jax.jit(lambda x: oracle.marginal().log_prob(x))(x)
     assert figures["negative_log_likelihood"].value == pytest.approx(-float(np.mean(truth)), rel=1e-4)
@@ -164,12 +194,17 @@ def test_x_is_that_of_the_test_figures(exact):
     oracle, x = exact
     noisy = lambda key, examples: jnp.asarray(examples) + jax.random.normal(key, jnp.shape(examples))
     built = experiment_of(oracle.posterior, oracle.decode, x)._replace(prepare=noisy)
-    _, found = bounds.likelihood(subject_of(built), QUICK, silent)
+    section, found = bounds.likelihood(subject_of(built), QUICK, silent)
     prepare = outcome.evaluation_keys().prepare
     seen = lambda number: noisy(jax.random.fold_in(prepare, number), x[number][None])[0]
     truth = jax.jit(lambda numbers: oracle.marginal().log_prob(jax.vmap(seen)(numbers)))(found["number"])
     np.testing.assert_allclose(found["log_likelihood"], truth, rtol=1e-4)
     assert found["num_samples"] == 200
+    # With the exact posterior there is nothing to lose.
+    assert section.figures["bound_gap"].value == pytest.approx(0.0, abs=1e-3)
+    assert section.figures["effective_sample_size"].value == pytest.approx(200, rel=1e-3)
+    assert section.figures["share_unreliable"].value == 0
+    assert section.remarks[-1] == "Of the error of the mean, 0.000 nats come from the samples."
 
 
 def test_the_error_that_the_samples_add_is_that_of_independent_examples(exact):
@@ -183,19 +218,23 @@ def test_the_error_that_the_samples_add_is_that_of_independent_examples(exact):
 
 def test_few_samples_say_that_they_do_not_tell(exact):
     oracle, x = exact
-    subject = subject_of(experiment_of(oracle.posterior, oracle.decode, x))
-    section, _ = bounds.likelihood(subject, QUICK._replace(num_samples=2), silent)
+    subject, of_each = subject_of(experiment_of(oracle.posterior, oracle.decode, x)), np.full(N, -7.0, np.float32)
+    found = vaejax.evaluation.LogLikelihood(*[of_each] * len(vaejax.evaluation.LogLikelihood._fields))
+    section = bounds._likelihood_section(subject, QUICK._replace(num_samples=2), found)
     assert section.remarks[-1].startswith("So few samples")
     assert "share_unreliable" not in section.figures
 
 
-def test_one_section_that_cannot_be_made_does_not_cost_the_others(exact):
+def test_one_section_that_cannot_be_made_does_not_cost_the_others(exact, monkeypatch):
     oracle, x = exact
     labels, constant = np.zeros(1, np.int64), np.zeros((1, 2), np.int64)
     built = experiment_of(oracle.posterior, oracle.decode, x[:1], labels=labels, factors=constant)
     # Of the standard normal without a size nothing can be drawn.
     built = built._replace(prior=lambda params: vaejax.standard_normal)
-    found = assess.assess(built, {}, QUICK._replace(num_samples=10), silent).findings
+    likelihood = assess.section_of("ln p(x)", [("x", assess.figure("x", vaejax.evaluation.estimate(jnp.ones(2))))])
+    per_example = {"number": np.zeros(1, int), "log_likelihood": np.zeros(1)}
+    monkeypatch.setattr(assess, "likelihood", lambda *_: (likelihood, per_example))
+    found = assess.assess(built, {}, QUICK._replace(num_simulated=6), silent).findings
     assert set(found) == {"test", "likelihood", "gaps", "simulated", "latents", "labels", "factors"}
     for name in ("gaps", "simulated", "labels", "factors"):
         assert found[name].figures == {}
@@ -211,6 +250,7 @@ def test_a_likelihood_that_is_none_is_refused(exact):
     assert refusal == "Not measured: Masked is no normalised likelihood of all of x"
 
 
+@pytest.mark.slow("another shape of the latents")
 def test_latents_of_several_axes_are_judged_too(exact):
     oracle, x = exact
     deep = lambda x: vaejax.Normal(oracle.posterior(x).mean[..., None, :], 0.3, 2)
@@ -319,7 +359,9 @@ def test_labels_and_factors_are_scored_where_there_are_any():
     assert of_labels.figures["linear_probe_baseline"].value == 50
 
 
-def test_bits_are_those_of_the_whole_example():
+@pytest.fixture(scope="module")
+def of_levels():
+    """A model of images for which all levels are alike."""
     uniform = lambda z: vaejax.Categorical(jnp.zeros((*z.shape[:-1], 4, 4, 1, 256)), event_ndims=3)
     encode = lambda x: vaejax.Normal(jnp.zeros((*x.shape[:-3], Z)), 1.0)
     images = np.random.default_rng(0).integers(0, 256, (8, 4, 4, 1)).astype(np.uint8)
@@ -327,8 +369,20 @@ def test_bits_are_those_of_the_whole_example():
     built = experiment_of(encode, uniform, np.zeros((8, X), np.float32))._replace(
         dataset=Dataset("u", split, split, 255)
     )
-    quick = QUICK._replace(num_gaps=0, num_simulated=0)
-    found = assess.assess(built._replace(model=model_of(uniform, encode)), {}, quick, silent).findings
+    return built._replace(model=model_of(uniform, encode))
+
+
+def test_bits_are_those_of_the_whole_example(of_levels):
+    nats = np.full(8, 16 * np.log(256), np.float32)
+    subject = subject_of(of_levels)._replace(measured=outcome.Measured({"negative_elbo": nats}, *[nats] * 4))
+    assert assess._test(subject).figures["bits_per_dimension"].value == pytest.approx(8.0)
+    found = bounds._likelihood_section(subject, QUICK, vaejax.evaluation.LogLikelihood(*[-nats] * 5))
+    assert found.figures["bits_per_dimension"].value == pytest.approx(8.0)
+
+
+@pytest.mark.slow("estimates what is proved of the numbers")
+def test_levels_that_are_all_alike_take_eight_bits(of_levels):
+    found = assess.assess(of_levels, {}, QUICK._replace(num_gaps=0), silent).findings
     assert {"gaps", "simulated"} & set(found) == set()
     assert found["test"].figures["bits_per_dimension"].value == pytest.approx(8.0)
     assert found["latents"].status == "full"

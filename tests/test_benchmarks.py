@@ -195,6 +195,7 @@ def test_the_bare_loop_has_the_same_optimizer_and_the_same_terms():
         np.testing.assert_allclose(one, other, rtol=tolerance)
 
 
+@pytest.mark.slow("compiles two loops")
 def test_both_bare_loops_learn_the_same():
     images, start = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32), {"w": np.zeros(3, np.float32)}
     loss = lambda params, key, images: jnp.mean((images @ params["w"] - jax.random.normal(key)) ** 2)
@@ -231,7 +232,7 @@ def test_each_way_of_training_makes_as_many_steps_as_are_asked_for():
 @pytest.mark.parametrize(
     "names",
     [
-        (mlp.LOOP, matrix.PRODUCTS),
+        pytest.param((mlp.LOOP, matrix.PRODUCTS), marks=pytest.mark.slow("compiles and times each contestant")),
         pytest.param((mlp.SCANNED, mlp.LOOP, matrix.PRODUCTS), marks=pytest.mark.slow("another contestant")),
     ],
     ids=len,

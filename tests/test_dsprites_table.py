@@ -51,7 +51,10 @@ def compute(built, key, x, *others, **scheduled):
     return program(random_params(built.model, 0.4))
 
 
-@pytest.mark.parametrize("method", ["vae", "beta_vae"])
+OTHER = pytest.mark.slow("another method of the table")
+
+
+@pytest.mark.parametrize("method", [pytest.param("vae", marks=OTHER), "beta_vae"])
 def test_the_bound_with_its_weight(images, key, method):
     built = build(method)
     assert not built.couples_batch
@@ -60,6 +63,7 @@ def test_the_bound_with_its_weight(images, key, method):
     chex.assert_trees_all_close(terms.value, terms.log_likelihood - weight * terms.kl, rtol=1e-5)
 
 
+@OTHER
 def test_the_annealed_one_is_held_at_its_target(images, key):
     built = build("annealed_vae")
     # 9 steps an epoch, 27 in all: 9 to the whole weight.
@@ -70,6 +74,7 @@ def test_the_annealed_one_is_held_at_its_target(images, key):
     np.testing.assert_allclose(terms.penalty, np.broadcast_to(1000 * np.abs(np.mean(plain) - 0.5), (10,)), rtol=1e-4)
 
 
+@OTHER
 def test_of_weight_one_the_total_correlation_is_the_plain_bound(images, key):
     built, other = build("beta_tc_vae", weight=1.0), build("beta_tc_vae", weight=6.0)
     assert built.couples_batch
@@ -83,6 +88,7 @@ def test_of_weight_one_the_total_correlation_is_the_plain_bound(images, key):
     assert not np.allclose(penalty, terms.penalty, rtol=1e-3)
 
 
+@OTHER
 @pytest.mark.parametrize(
     ("method", "recipe"),
     [
@@ -122,6 +128,7 @@ def discriminate(params, z):
     return (z @ params["layers"][2]["kernel"] + params["layers"][2]["bias"])[..., 0]
 
 
+@OTHER
 def test_each_player_of_factor_vae_has_the_gradient_of_its_own_loss(images, key):
     built = build("factor_vae")
 
@@ -168,6 +175,7 @@ def test_each_player_of_factor_vae_has_its_own_rate(key):
             np.testing.assert_allclose(leaf, -1e-2 if name == "discriminator" else -1e-3, rtol=1e-3)
 
 
+@pytest.mark.slow("scores that tests/evaluation proves")
 def test_the_scores_are_those_of_the_codes():
     built = build("beta_vae")
     params = random_params(built.model, 0.4)

@@ -37,6 +37,7 @@ def test_a_quarter_of_the_memory_decides_unless_somebody_does(monkeypatch, capac
     assert ("stay on the device" in feed.describe_feed(dataset, running)) is expected
 
 
+@pytest.mark.slow("trains what is proved of the choice; test_kinds.py trains a streamed run")
 @pytest.mark.usefixtures("without_pictures")
 def test_what_does_not_fit_on_the_device_trains_all_the_same(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(feed, "device_capacity", lambda: 100)
@@ -97,23 +98,28 @@ def test_data_outside_the_support_are_refused_with_what_would_fit(values, meanin
         assert re.search(remedy, str(caught.value))
 
 
-def test_each_remedy_for_grey_images_is_one():
+STORED, UNIT = (lambda key, images: images), (lambda key, images: data.to_unit(images, 255))
+OTHER_REMEDY = pytest.mark.slow("another remedy")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "likelihood"),
+    [
+        (STORED, nets.heads.categorical(256)),
+        pytest.param(partial(data.binarize, max_value=255), nets.heads.bernoulli(), marks=OTHER_REMEDY),
+        pytest.param(UNIT, nets.heads.continuous_bernoulli(), marks=OTHER_REMEDY),
+        pytest.param(UNIT, nets.heads.normal(), marks=OTHER_REMEDY),
+        pytest.param(STORED, nets.likelihoods.discretized_logistic(256), marks=OTHER_REMEDY),
+    ],
+    ids=["categorical", "bernoulli", "continuous bernoulli", "normal", "discretized logistic"],
+)
+def test_each_remedy_for_grey_images_is_one(prepare, likelihood):
     """What the message says is tried."""
     dataset = dataset_of(GREY, data.Meaning.INTENSITY, 255)
-    stored, unit = (lambda key, images: images), (lambda key, images: data.to_unit(images, 255))
-    for prepare, likelihood in [
-        (partial(data.binarize, max_value=255), nets.heads.bernoulli()),
-        (unit, nets.heads.continuous_bernoulli()),
-        (unit, nets.heads.normal()),
-        (stored, nets.heads.categorical(256)),
-        (stored, nets.likelihoods.discretized_logistic(256)),
-    ]:
-        model = nets.mlp((4, 4, 1), 3, hidden_sizes=(4,), likelihood=likelihood)
-        objective = partial(objective_of, model)
-        fitting = tiny.build(tiny.Settings())._replace(
-            dataset=dataset, prepare=prepare, model=model, objective=objective
-        )
-        program.check_fit(fitting, tiny.Settings())
+    model = nets.mlp((4, 4, 1), 3, hidden_sizes=(4,), likelihood=likelihood)
+    objective = partial(objective_of, model)
+    fitting = tiny.build(tiny.Settings())._replace(dataset=dataset, prepare=prepare, model=model, objective=objective)
+    program.check_fit(fitting, tiny.Settings())
 
 
 def objective_of(model, params, key, x):

@@ -197,9 +197,10 @@ def test_only_one_process_has_a_folder(stopped, capsys):
     config = json.loads((stopped / "config.json").read_text())
     with folder.open_folder(stopped.parent, Running(output=str(stopped)), config):
         assert tiny.train(stopped) == 2
+    with folder.open_folder(stopped.parent, Running(output=str(stopped)), config) as path:
+        assert path == stopped
     expected = f"{stopped} is in use by process {os.getpid()} on .*: wait for it, or name a new folder"
     assert re.fullmatch(expected, error_of(capsys))
-    assert tiny.train(stopped) == 0
 
 
 # -- what is damaged
@@ -289,7 +290,12 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, capsys):
 LIMITS = {"the lock": 5, "the config": 700, "the checkpoint": 6000}
 
 
-@pytest.mark.parametrize("case", LIMITS)
+ELSEWHERE = pytest.mark.slow("another file for which there is no room")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=ELSEWHERE) if case == "the lock" else case for case in LIMITS]
+)
 def test_a_disk_that_is_full_from_the_start_is_named_and_the_run_goes_on(case, tmp_path, capsys, unbroken):
     with limited(LIMITS[case]):
         assert tiny.train(tmp_path) == 2
@@ -298,6 +304,7 @@ def test_a_disk_that_is_full_from_the_start_is_named_and_the_run_goes_on(case, t
     assert tiny.outcome(tmp_path) == unbroken
 
 
+@pytest.mark.slow("a full disk again, of a run that has begun")
 def test_a_disk_that_fills_up_leaves_the_last_checkpoint(stopped, capsys, unbroken):
     with limited(700):  # the second line of the metrics is too much, and a checkpoint is too
         assert tiny.train(stopped) == 2

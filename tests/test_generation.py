@@ -34,32 +34,30 @@ def test_ancestral_draws_have_the_moments_of_the_marginal(x64, key):
         oracle = linear_gaussian(jax.random.key(1), 3, 2)
         prior_key, likelihood_key = jax.random.split(key)
         drawn = ancestral(prior_key, oracle.decode, vaejax.standard_normal.expand((2,)), COUNT)
-        marginal = oracle.marginal()
         means = drawn.likelihood.mean, oracle.decode(drawn.latents).mean
-        covariance = marginal.scale_tril @ marginal.scale_tril.T
-        return drawn.latents, means, drawn.likelihood.sample(likelihood_key), marginal.mean, covariance
+        return oracle, drawn.latents, means, drawn.likelihood.sample(likelihood_key)
 
-    latents, means, *moments = jax.device_get(figures(key))
+    (weight, bias, scale), latents, means, draws = jax.device_get(figures(key))
     chex.assert_shape(latents, (COUNT, 2))
     chex.assert_trees_all_close(*means, rtol=1e-14)
-    check_moments(*moments)
+    check_moments(draws, bias, weight @ weight.T + scale**2 * np.eye(3))
 
 
 def test_the_posterior_predictive_has_its_exact_moments(x64, key):
     """`N(W m + b, W M W^T + s^2 I)` for the exact posterior N(m, M), for each x by itself."""
+    x = np.array([[1.0, -0.5, 2.0], [0.0, 3.0, 0.5]])
 
     @jax.jit
     def figures(key):
         oracle = linear_gaussian(jax.random.key(1), 3, 2)
         posterior_key, likelihood_key = jax.random.split(key)
-        x = oracle.marginal().sample(jax.random.key(2), (2,))
         drawn = posterior_predictive(posterior_key, x, oracle.posterior, oracle.decode, num_samples=COUNT)
-        precision = jnp.eye(2) + oracle.weight.T @ oracle.weight / oracle.scale**2
-        covariance = oracle.weight @ jnp.linalg.inv(precision) @ oracle.weight.T + oracle.scale**2 * jnp.eye(3)
-        means = oracle.posterior(x).mean @ oracle.weight.T + oracle.bias
-        return drawn.latents, drawn.likelihood.sample(likelihood_key), means, covariance
+        return oracle, drawn.latents, drawn.likelihood.sample(likelihood_key)
 
-    latents, draws, means, covariance = jax.device_get(figures(key))
+    (weight, bias, scale), latents, draws = jax.device_get(figures(key))
+    of_posterior = np.linalg.inv(np.eye(2) + weight.T @ weight / scale**2)
+    means = (x - bias) @ weight @ of_posterior / scale**2 @ weight.T + bias
+    covariance = weight @ of_posterior @ weight.T + scale**2 * np.eye(3)
     chex.assert_shape(latents, (COUNT, 2, 2))
     chex.assert_shape(draws, (COUNT, 2, 3))
     for index, mean in enumerate(means):
@@ -286,7 +284,7 @@ def small_flow():
 
 def test_before_training_a_flow_is_the_normal_of_the_moments():
     """With a learning rate of 0: the latents are standardized, whatever their units."""
-    points = target(500)
+    points = target(10)
     prior = fit_flow(jax.random.key(2), points, small_flow(), epochs=1, learning_rate=0.0)
     expected = scipy.stats.norm(points.mean(0), points.std(0)).logpdf(points).sum(1)
     np.testing.assert_allclose(log_prob(prior, points), expected, rtol=1e-4, atol=1e-4)
@@ -304,13 +302,8 @@ def test_a_flow_sees_latents_without_their_units():
     assert jnp.mean(plain - log_prob(start, points)) > 0.05
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        vaejax.coupling_flow,
-        pytest.param(vaejax.masked_autoregressive_flow, marks=pytest.mark.slow("another flow, trained the same way")),
-    ],
-)
+@pytest.mark.slow("trains for seconds what is trained for a moment below")
+@pytest.mark.parametrize("make", [vaejax.coupling_flow, vaejax.masked_autoregressive_flow])
 def test_a_flow_comes_to_the_entropy_of_a_correlated_normal(make):
     """An affine layer can be exact here; what is left is less than 0.05 nats on new points."""
     points, fresh = target(4000), target(4000, seed=5)
@@ -333,15 +326,22 @@ def test_a_flow_comes_to_the_entropy_of_a_correlated_normal(make):
     np.testing.assert_allclose(np.mean(whitened, axis=1), np.zeros(2), atol=0.15)
 
 
-def test_few_latents_make_one_batch_and_a_key_one_flow():
+def test_few_latents_make_one_batch():
     points, flow = target(10), small_flow()
     before = jax.tree.map(np.array, flow)
-    fitted = [fit_flow(jax.random.key(2), points, flow, epochs=2, batch_size=128) for _ in range(2)]
-    chex.assert_trees_all_equal(*fitted)
+    fitted = fit_flow(jax.random.key(2), points, flow, epochs=20, learning_rate=1e-2)
     # What is trained is a copy.
     chex.assert_trees_all_equal(flow, before)
-    pairs = zip(*map(jax.tree.leaves, jax.device_get((flow, fitted[0].bijector))), strict=False)
-    assert any(np.any(a != b) for a, b in pairs)
+    # It comes nearer to the latents than the Normal of their moments, at which it begins.
+    start = scipy.stats.norm(points.mean(0), points.std(0)).logpdf(points).sum(1)
+    assert np.mean(log_prob(fitted, points)) > np.mean(start) + 0.05
+
+
+@pytest.mark.slow("fits twice; feeds are tested in tests/training")
+def test_a_key_makes_one_flow():
+    points, flow = target(10), small_flow()
+    fitted = [fit_flow(jax.random.key(2), points, flow, epochs=2, batch_size=5) for _ in range(2)]
+    chex.assert_trees_all_equal(*fitted)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ kinds = experiment.load_experiment(PATH)
 OF_IMAGES = {"reconstructions.png", "samples.png", "manifold.png", "traversals.png", "interpolations.png"}
 WITHOUT_IMAGES = {"vectors", "counts", "two channels"}
 OF_ALL = {"curves.png", "latents.png", "kl_per_axis.png"}
+OTHER_KIND = pytest.mark.slow("another kind of data")
 
 
 def train(folder, kind, *words):
@@ -35,7 +36,13 @@ def check_figures(folder):
     assert results["test"]["squared_error"]["mean"] > 0
 
 
-@pytest.mark.parametrize("kind", sorted(WITHOUT_IMAGES))
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "counts",
+        *(pytest.param(kind, marks=OTHER_KIND) for kind in sorted(WITHOUT_IMAGES - {"counts"})),
+    ],
+)
 def test_of_what_is_no_image_the_codes_are_drawn(kind, tmp_path):
     experiment = kinds.build(kinds.Settings(kind=kind))
     codes = np.random.default_rng(0).normal(size=(len(experiment.dataset.test.examples), 2))
@@ -80,7 +87,7 @@ def test_lazy_levels_go_on_to_the_bit(choice, tmp_path):
     check_going_on(tmp_path / "straight", tmp_path / "stopped", "lazy", *words)
 
 
-@pytest.mark.parametrize("kind", ["lazy", "once", "lazy once"])
+@pytest.mark.parametrize("kind", ["lazy", *(pytest.param(kind, marks=OTHER_KIND) for kind in ("once", "lazy once"))])
 def test_a_sweep_of_them_has_their_examples(kind, monkeypatch):
     settings = kinds.Settings(kind=kind)
     experiment, fed = kinds.build(settings), []
@@ -109,7 +116,7 @@ def test_a_sweep_over_what_does_not_fit_on_the_device_is_refused(monkeypatch):
     settings = kinds.Settings(kind="lazy")
     values = sweep.member_values(settings, {"beta": [0.5, 2.0]}, 1)
     dataset = kinds.build(settings).dataset
-    with pytest.raises(ValueError, match=r"a sweep keeps its examples on the device: .* streamed .* \(feed=resident\)"):
+    with pytest.raises(ValueError, match=r"a sweep keeps .* streamed .*feed=resident"):
         sweep._check_sweepable(settings, kinds.build, values, dataset)
     resident = kinds.Settings(kind="lazy", running=Running(feed=FeedChoice.RESIDENT))
     sweep._check_sweepable(resident, kinds.build, values, dataset)
@@ -135,12 +142,12 @@ def test_little_is_read_to_see_whether_data_fit(monkeypatch):
     assert sum(asked) == 2 * 35 + 12
 
 
-@pytest.mark.parametrize("split", ["validation", "test"])
+@pytest.mark.parametrize("split", ["validation", pytest.param("test", marks=pytest.mark.slow("another split"))])
 def test_values_outside_the_support_are_found_in_every_split(split):
     experiment = kinds.build(kinds.Settings(kind="once"))
     dataset = experiment.dataset._replace(validation=experiment.dataset.test)
     bad = dataset.splits[split].examples.copy()
     bad[-1, 0, 0, 0] = 2
     experiment = experiment._replace(dataset=dataset._replace(**{split: data.Split(np.asarray(bad))}))
-    with pytest.raises(ValueError, match="the data set grey must be in the support of the likelihood Bernoulli"):
+    with pytest.raises(ValueError, match=r"data set grey .*likelihood Bernoulli"):
         program.check_fit(experiment, kinds.Settings(kind="once"))

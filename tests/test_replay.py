@@ -7,10 +7,11 @@ import shutil
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vaejax import cli, pictures, run, run_report, training
+from vaejax import cli, pictures, run, run_report, stages, training
 from vaejax import replay as replays
 from vaejax.experiment import load_experiment
 from vaejax.folder import write_json
@@ -104,8 +105,8 @@ OTHER_FAULT = pytest.mark.slow("another fault of the same stages")
     ("fault", "objective"),
     [
         ("x", "elbo"),
-        ("gradient", "elbo"),
-        ("posterior", "coupled"),
+        pytest.param("gradient", "elbo", marks=OTHER_FAULT),
+        pytest.param("posterior", "coupled", marks=OTHER_FAULT),
         pytest.param("posterior", "elbo", marks=OTHER_FAULT),
         pytest.param("likelihood", "elbo", marks=OTHER_FAULT),
         pytest.param("gradient", "coupled", marks=OTHER_FAULT),
@@ -126,6 +127,24 @@ def test_the_example_is_named_in_the_stage_that_fails(fault, objective):
         examples = ()  # a gradient of all examples at once
     assert first.examples == examples
     assert all(each.examples in {(), examples} for each in stages)
+
+
+def test_the_example_is_named_whose_gradient_fails():
+    built, _, state = made_before(0, fault="gradient")
+    batch = (3, WHITE, 8)
+    images = built.dataset.train.examples[np.array(batch)]
+    inputs = stages._Inputs(state.params, state.key, images, {"beta": np.float32(1.0)})
+    names = ["encoder.kernel", "encoder.scale", "decoder.kernel", "decoder.gain", "spare"]
+    gradient = Stage("gradient", tuple(Leaf(name, name != "decoder.gain", 1.0, 2.0) for name in names))
+    found = stages._with_examples(gradient, built, inputs, batch)
+    assert [leaf.examples for leaf in found.leaves] == [(), (), (), (WHITE,), ()]
+
+
+def test_the_axis_of_the_batch_is_the_one_that_grows_with_it():
+    """Of as many samples as examples."""
+    parts = lambda inputs, key, x: {"latents": jnp.zeros((8, *x.shape)), "x": x, "scales": jnp.ones(8)}
+    axes = stages._growing_axes(parts, None, jax.random.key(0), np.ones((8, 2), np.float32))
+    assert axes == {"latents": 1, "x": 0, "scales": -1}
 
 
 @pytest.mark.parametrize("first", ALL)

@@ -49,6 +49,13 @@ TABLE = tables.Table(
     [tables.Claim("wide", "narrow"), tables.Claim("narrow", "wide", strict=False)],
 )
 WHOLE = pytest.mark.slow("trains every row of a table")
+RECIPE = pytest.mark.slow("a table's recipe")
+
+ENVIRONMENT = {"versions": {}, "python": "3", "device": "cpu", "processor": "p", "cores": 1, "commit": "c", "date": "2026-01-01"}  # fmt: skip
+# As a trained seed is kept.
+MADE = records.EXAMPLE._replace(
+    value=13.0, negative_elbo=14.0, data={"name": "tiny", "sha256": "ab"}, environment=ENVIRONMENT
+)
 
 
 class Place:
@@ -82,32 +89,32 @@ def trained_seed(tmp_path_factory):
     return taken[0], record
 
 
-def without_training(monkeypatch, record):
-    """`work.run_row` gives a record that was made before, with the settings of each seed and a value of its own."""
+def without_training(monkeypatch):
+    """`work.run_row` gives a record without training, with the settings of each seed and a value of its own."""
 
     def run_row(row, size, measure, seeds, folder):
         for seed in seeds:
             settings = work.settings_of(row, size, tiny, seed)
-            value = record.value + 0.25 * seed - 0.5 * settings.latent_size
-            made = record._replace(value=value, settings=work.identity(settings))
+            value = MADE.value + 0.25 * seed - 0.5 * settings.latent_size
+            made = MADE._replace(value=value, settings=work.identity(settings))
             yield seed, made._replace(num_examples=size.num_examples, num_samples=size.num_samples)
 
     monkeypatch.setattr(work, "run_row", run_row)
 
 
 @pytest.fixture
-def untrained(monkeypatch, trained_seed):
+def untrained(monkeypatch):
     """Rows are kept without being trained, and pictures are not drawn."""
-    without_training(monkeypatch, trained_seed[1])
+    without_training(monkeypatch)
     monkeypatch.setattr(matplotlib.figure.Figure, "savefig", lambda self, path: Path(path).touch())
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory, trained_seed):
+def done(tmp_path_factory):
     """All rows of the table, kept without being trained."""
     place = Place(tmp_path_factory.mktemp("done"))
     with pytest.MonkeyPatch.context() as patch:
-        without_training(patch, trained_seed[1])
+        without_training(patch)
         assert place.run("tiny") == 0
     return place
 
@@ -141,6 +148,7 @@ def check_all_that_made_it_is_kept(record, seed, latent_size, epochs):
     assert 5.0 < record.value < record.negative_elbo < 20.0
 
 
+@pytest.mark.slow("trains a seed")
 def test_a_trained_seed_is_kept_with_all_that_made_it(trained_seed):
     trained, record = trained_seed
     check_all_that_made_it_is_kept(record, seed=1, latent_size=3, epochs=3)
@@ -306,6 +314,7 @@ def check_a_bound_that_is_measured_on_the_way(value, standard_error, unreliable,
     assert 5.0 < value < 20.0
 
 
+@pytest.mark.slow("trains a seed")
 def test_a_bound_is_measured_on_the_way_too(trained_seed):
     trained, _ = trained_seed
     found = measures.MEASURES["bound"].take(WATCHED, trained)
@@ -353,9 +362,6 @@ def scored(**values):
         row: {seed: record._replace(scores={"SAP": 0.25 + seed}, standard_error=None, unreliable=None, data={"name": "tiny", "sha256": "ab"}, environment=ENVIRONMENT) for seed, record in seeds.items()}
         for row, seeds in rows_of(**values).items()
     }  # fmt: skip
-
-
-ENVIRONMENT = {"versions": {}, "python": "3", "device": "cpu", "processor": "p", "cores": 1, "commit": "c", "date": "2026-01-01"}  # fmt: skip
 
 
 def test_of_a_score_the_higher_is_the_better():
@@ -541,6 +547,7 @@ SMALL = {"hidden_sizes": (30, 20), "latent_size": 5, "batch_size": 10}
 ENCODER, DECODER = [(16, 30, 30), (30, 20, 20), (20, 10, 5)], [(5, 20, 20), (20, 30, 30), (30, 16, 16)]
 
 
+@RECIPE
 def test_the_last_400_images_are_held_out_and_the_weights_begin_as_in_the_paper(small_mnist, key):
     built = mnist_iwae.build(mnist_iwae.Settings(**SMALL))
     assert len(built.dataset.train.examples) == 100
@@ -556,6 +563,7 @@ def test_the_last_400_images_are_held_out_and_the_weights_begin_as_in_the_paper(
     assert not np.array_equal(other["encoder"]["layers"][0]["kernel"], layers[0]["kernel"])
 
 
+@RECIPE
 def test_the_nets_between_two_layers_begin_as_in_the_paper(small_mnist, key):
     settings = two_layers.Settings(**SMALL, lower_size=8, upper_hidden_sizes=(7, 6))
     params = jax.jit(two_layers.build(settings).model.init)(key)
@@ -586,6 +594,7 @@ def value_and_gradient_of(settings, images):
 OF_TWO = {**SMALL, "lower_size": 8, "upper_hidden_sizes": (7, 6)}
 
 
+@RECIPE
 def test_two_layers_in_half_precision_have_a_gradient_in_whole_precision(small_mnist, key):
     images, dtypes = small_mnist.train.examples[:10], []
     for settings in (two_layers.Settings(**OF_TWO), halves(two_layers.Settings(**OF_TWO))):
@@ -641,23 +650,16 @@ def bounds(module, methods):
     return jax.tree.map(np.asarray, compute(params, jax.random.key(20260)))
 
 
-ALL, OF_TWO_LAYERS = tuple(mnist_iwae.Method), ("vae", "iwae")
+ALL = tuple(mnist_iwae.Method)
 AGAIN = pytest.mark.slow("the same method with two layers of latents")
-TWO_LAYERS_AGAIN = pytest.mark.parametrize(
-    "module", [mnist_iwae, pytest.param(two_layers, marks=AGAIN)], ids=["one layer", "two layers"]
-)
+MODULES = pytest.mark.parametrize("module", [mnist_iwae, two_layers], ids=["one layer", "two layers"])
 
 
 @pytest.mark.parametrize(
     ("module", "methods", "method"),
     [
         *(pytest.param(mnist_iwae, ALL, method, id=f"one layer-{method}") for method in ALL),
-        *(pytest.param(two_layers, OF_TWO_LAYERS, method, id=f"two layers-{method}") for method in OF_TWO_LAYERS),
-        *(
-            pytest.param(two_layers, ALL, method, id=f"two layers-{method}", marks=AGAIN)
-            for method in ALL
-            if method not in OF_TWO_LAYERS
-        ),
+        *(pytest.param(two_layers, ALL, method, id=f"two layers-{method}", marks=AGAIN) for method in ALL),
     ],
 )
 def test_each_method_is_what_it_says(small_mnist, module, methods, method):
@@ -693,14 +695,10 @@ def improvement_of_a_step(built, key, images):
     return compute(random_params(built.model, 0.4))
 
 
+@pytest.mark.slow("trains each recipe")
 @pytest.mark.parametrize(
     ("method", "recipe", "layers"),
-    [
-        each
-        if each == ("iwae", "paper", "one")
-        else pytest.param(*each, marks=pytest.mark.slow("another method, recipe or model"))
-        for each in itertools.product(mnist_iwae.Method, mnist_iwae.Recipe, ("one", "two"))
-    ],
+    [*itertools.product(mnist_iwae.Method, mnist_iwae.Recipe, ("one", "two"))],
 )
 def test_a_step_of_each_method_with_each_recipe_raises_its_bound(small_mnist, key, method, recipe, layers):
     built = build(mnist_iwae if layers == "one" else two_layers, method=method, recipe=recipe)
@@ -729,7 +727,8 @@ def first_kernel(module, part):
     return (part["lower"] if module is two_layers else part)["layers"][0]["kernel"]
 
 
-@TWO_LAYERS_AGAIN
+@pytest.mark.slow("statistics of what tests/objectives proves of the estimator")
+@MODULES
 def test_dreg_has_the_gradient_of_iwae_but_for_noise(small_mnist, key, module):
     """Over many draws, the two estimates of the gradient of the encoder's first layer agree."""
     count = 1200
@@ -742,7 +741,8 @@ def test_dreg_has_the_gradient_of_iwae_but_for_noise(small_mnist, key, module):
     assert not np.allclose(plain, path, rtol=1e-3)
 
 
-@TWO_LAYERS_AGAIN
+@pytest.mark.slow("compiles three gradients; tests/objectives proves it of the estimator")
+@MODULES
 def test_piwae_trains_the_encoder_by_miwae_and_all_else_by_iwae(small_mnist, key, module):
     piwae, miwae, iwae = gradients(module, ["piwae", "miwae", "iwae"], key, small_mnist.train.examples[:5])
     chex.assert_trees_all_close(piwae["encoder"], miwae["encoder"], rtol=1e-4, atol=1e-6)
@@ -770,6 +770,7 @@ def test_a_weight_of_the_kl_term_is_refused(small_mnist):
         mnist_iwae.build(mnist_iwae.Settings(beta=2.0))
 
 
+@RECIPE
 @pytest.mark.data
 @pytest.mark.skipif("VAEJAX_DATA" not in os.environ, reason="VAEJAX_DATA names no folder")
 def test_on_mnist_it_trains_on_the_first_59600_images():

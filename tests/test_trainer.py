@@ -34,6 +34,7 @@ SLOW = {
     "after an epoch": "the plain run stopped at another step",
     "streamed": "another feed of the plain run",
     "after a step that was left out": "between the plain run and the one that goes back",
+    "after it went back": "compiles two programs more; test_resume.py proves it of the loop",
 }  # fmt: skip
 
 
@@ -55,6 +56,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(case, tmp_path, monkeyp
     assert tiny.outcome(tmp_path / "run") == tiny.outcome(bank(name))
 
 
+@pytest.mark.slow("another feed; test_kinds.py trains one, and test_stream.py proves it of the steps")
 def test_a_streamed_run_is_the_run_but_for_rounding(bank):
     """It is another program."""
     for line, expected in zip(tiny.lines(bank("streamed")), tiny.lines(bank("plain")), strict=True):
@@ -63,6 +65,7 @@ def test_a_streamed_run_is_the_run_but_for_rounding(bank):
             np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow("runs that are stopped save in between, and are the same")
 def test_nothing_of_a_run_depends_on_how_often_it_saves(tmp_path, bank):
     assert tiny.train(tmp_path, "--checkpoint-seconds", "0", "--keep", "1") == 0
     assert tiny.outcome(tmp_path) == tiny.outcome(bank("plain"))
@@ -82,17 +85,23 @@ def test_a_finished_run_says_its_summary_and_trains_nothing(tmp_path, capsys, mo
 # -- steps that are not finite
 
 
+def check_what_failed(folder, said, step):
+    """The error names the step and the terms, and the state before the step is kept."""
+    # The KL and the gradient are finite: only what comes from the likelihood is named.
+    expected = f"the loss is nan at step {step}, with loss, negative_elbo, reconstruction not finite"
+    assert re.match(f"vaejax: error: {expected}.*vaejax replay {folder}", said)
+    settings = tiny.Settings(poison=(28, 29, 30))
+    like = run.make_program(tiny.build(settings), settings).like().state
+    failed = training.load_checkpoint(folder / "failed", like)
+    assert failed.step == step
+    chex.assert_tree_all_finite(failed._replace(key=()))
+
+
+@pytest.mark.slow("compiles another policy, which ends as the run below that has gone back too often")
 def test_a_step_that_is_not_finite_ends_the_run_and_is_kept(tmp_path, capsys):
     assert tiny.train(tmp_path, *tiny.POISON) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
-    # The KL and the gradient are finite: only what comes from the likelihood is named.
-    expected = r"the loss is nan at step 28, with loss, negative_elbo, reconstruction not finite: "
-    assert re.match(f"vaejax: error: {expected}.*vaejax replay {tmp_path}", said)
-    settings = tiny.Settings(poison=(28, 29, 30))
-    like = run.make_program(tiny.build(settings), settings).like().state
-    failed = training.load_checkpoint(tmp_path / "failed", like)
-    assert failed.step == 28
-    chex.assert_tree_all_finite(failed._replace(key=()))
+    check_what_failed(tmp_path, said, 28)
     # Nothing but the finished epoch is reported, and the same again fails the same.
     assert [line["step"] for line in tiny.lines(tmp_path)] == [25]
     assert tiny.train(tmp_path, *tiny.POISON) == 1
@@ -132,7 +141,9 @@ def test_a_run_goes_back_and_leaves_the_steps_out(bank):
 
 def test_too_many_returns_end_the_run(tmp_path, capsys):
     assert tiny.train(tmp_path, *tiny.POISON, "--not-finite", "roll_back", "--max-not-finite", "2") == 1
-    assert re.search(r"at step 30.*after 2 returns to step 25", capsys.readouterr().err.strip().splitlines()[-1])
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "after 2 returns to step 25" in said
+    check_what_failed(tmp_path, said, 30)
     assert (tmp_path / "failed" / "seal.json").is_file()
 
 
@@ -189,7 +200,7 @@ RAMP_OF_EPOCHS = [0.48, 1.48, 2.0]
 
 def test_the_weight_of_the_kl_is_scheduled():
     _, settings = read_settings("train", tiny.__file__, list(RAMP))
-    beta = tiny.build(settings).schedules["beta"](np.arange(75))
+    beta = jax.jit(tiny.build(settings).schedules["beta"])(np.arange(75))
     np.testing.assert_allclose(np.reshape(beta, (3, 25)).mean(axis=1), RAMP_OF_EPOCHS, rtol=1e-5)
 
 
@@ -285,6 +296,7 @@ def of_numpyro(loc, scale):
     return numpyro.Normal(loc, scale, validate_args=False).to_event(1)
 
 
+@pytest.mark.slow("compiles two losses; tests/objectives proves it of the terms")
 def test_the_log_does_not_depend_on_whose_posterior_it_is():
     """numpyro's Normal, whose batch shape vmap does not see, logs what ours logs."""
     built = tiny.build(tiny.Settings())
@@ -321,7 +333,7 @@ def test_a_step_does_not_depend_on_whose_posterior_it_is():
     chex.assert_trees_all_close(metrics(of_numpyro), metrics(vaejax.Normal), rtol=1e-5)
 
 
-def test_an_objective_of_the_whole_batch_is_told_how_to_say_so():
+def test_an_objective_of_the_whole_batch_is_told_how_to_say_so_and_needs_a_report():
     settings = tiny.Settings()
     built = tiny.build(settings)
 
@@ -330,10 +342,10 @@ def test_an_objective_of_the_whole_batch_is_told_how_to_say_so():
         return vaejax.recipes.beta_tc_vae(dataset_size=100)(key, x, encode, decode)
 
     coupled = built._replace(objective=objective, report=built.objective)
-    with pytest.raises(
-        ValueError, match=r"tc_decomposition couples .*; an objective of the whole batch says couples_b"
-    ):
+    with pytest.raises(ValueError, match=r"tc_decomposition couples.*says couples_batch"):
         program.check_fit(coupled, settings)
+    with pytest.raises(ValueError, match=r"single test example.*tc_decomposition.*report"):
+        program.check_fit(coupled._replace(couples_batch=True, report=None), settings)
     program.check_fit(coupled._replace(couples_batch=True), settings)
 
 
@@ -353,7 +365,5 @@ def test_data_are_looked_at_in_parts(monkeypatch):
     images = built.dataset.train.examples.copy()
     images[-1] = 7
     bad = built._replace(dataset=built.dataset._replace(train=built.dataset.train._replace(examples=images)))
-    with pytest.raises(
-        ValueError, match=r"data set tiny must be in the support of the likelihood Bernoulli; got values"
-    ):
+    with pytest.raises(ValueError, match=r"data set tiny .*Bernoulli; got values"):
         program.check_fit(bad, settings)

@@ -17,7 +17,11 @@ from vaejax.findings import read_findings
 ROOT = Path(__file__).parent.parent
 two_levels = experiment.load_experiment(str(ROOT / "experiments" / "static_mnist_vampprior_two_levels.py"))
 one_level = two_levels.one_level
-MODULES = pytest.mark.parametrize("module", [one_level, two_levels], ids=["one level", "two levels"])
+IDS = ["one level", "two levels"]
+MODULES = pytest.mark.parametrize("module", [one_level, two_levels], ids=IDS)
+# The fast tests are of one level.
+TWO_LEVELS = pytest.param(two_levels, marks=pytest.mark.slow("the same with more layers"))
+ONE_LEVEL_FIRST = pytest.mark.parametrize("module", [one_level, TWO_LEVELS], ids=IDS)
 SMALL = {"hidden_sizes": (8, 6), "latent_size": 3, "pseudo_inputs": 5, "batch_size": 10}
 
 
@@ -98,7 +102,7 @@ def build(module, **settings):
     return wanted, module.build(wanted)
 
 
-@MODULES
+@ONE_LEVEL_FIRST
 @pytest.mark.parametrize("prior", one_level.Prior)
 def test_the_objective_is_that_of_the_paper_written_out(images, key, module, prior):
     _, built = build(module, prior=prior, recipe="paper", num_samples=3)
@@ -123,11 +127,8 @@ def test_the_objective_is_that_of_the_paper_written_out(images, key, module, pri
     assert quarter - without == pytest.approx(0.25 * (whole - without), abs=1e-4)
 
 
-@pytest.mark.parametrize(
-    "module",
-    [one_level, pytest.param(two_levels, marks=pytest.mark.slow("more layers of the same kind"))],
-    ids=["one level", "two levels"],
-)
+@pytest.mark.slow("a table's recipe")
+@MODULES
 def test_the_nets_begin_as_those_of_the_authors(images, key, module):
     _, built = build(module, hidden_sizes=(80, 60), recipe="paper", pseudo_inputs=50)
     params = jax.jit(built.model.init)(key)
@@ -152,6 +153,7 @@ def test_the_nets_begin_as_those_of_the_authors(images, key, module):
     assert len({row[:8].tobytes() for row in (layer["kernel"].ravel() for layer in drawn.values())}) == len(drawn)
 
 
+@pytest.mark.slow("a table's recipe")
 @MODULES
 def test_modern_pseudo_inputs_begin_at_images_off_the_flat_ends(images, key, module):
     _, built = build(module)
@@ -192,7 +194,7 @@ def test_the_optimizer_of_the_paper_is_adam_on_tensors_of_norm_one():
         np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5)
 
 
-@MODULES
+@ONE_LEVEL_FIRST
 def test_the_paper_s_recipe_weighs_the_kl_by_the_epoch(images, module):
     wanted, built = build(module, recipe="paper", kl_epochs=4)
     steps = wanted.steps_per_epoch(built.dataset)
@@ -232,7 +234,7 @@ def test_a_few_steps_of_each_recipe_raise_the_bound(images, key, recipe, prior, 
         assert not np.array_equal(params["pseudo_inputs"][20], params["pseudo_inputs"][0])
 
 
-@MODULES
+@ONE_LEVEL_FIRST
 def test_widths_are_two(images, module):
     with pytest.raises(ValueError, match=r"hidden_sizes must be two.*\(8,\)"):
         build(module, hidden_sizes=(8,))

@@ -465,6 +465,7 @@ def test_a_full_disk_ends_the_run_at_its_record_but_not_at_tensorboard(tmp_path,
 
 # Bytes that this process holds and the one below does not, and that it holds for a while.
 OURS, THEIRS = 2**29, 2**27
+ALONE = pytest.mark.slow("a process of its own")
 
 
 @pytest.fixture(scope="module")
@@ -501,16 +502,19 @@ print(json.dumps(found))
     return json.loads(done.stdout)
 
 
+@ALONE
 def test_importing_the_writers_loads_no_tracker_and_starts_no_backend(alone):
     assert alone["trackers"] == []
     assert not alone["backends"]
 
 
+@ALONE
 def test_tensorboard_does_not_wait_for_torch_which_can_be_loaded_later(alone):
     assert not alone["torch before"]
     assert alone["torch after"]
 
 
+@ALONE
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell")
 def test_the_peak_of_the_host_is_that_of_this_process_in_bytes(alone):
     before, after = alone["peaks"]

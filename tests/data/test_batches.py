@@ -1,5 +1,6 @@
 """Batches that are read on the host are those that are taken from the device."""
 
+import functools
 import itertools
 import threading
 import time
@@ -15,8 +16,10 @@ from vaejax import data, training
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 4, 4, 1)).astype(np.uint8)
 
 
+@functools.cache
 def plan(batch_size=2, num_examples=10):
-    return partial(data.epoch_indices, jax.random.key(3), num_examples=num_examples, batch_size=batch_size)
+    """Compiled once for all tests."""
+    return jax.jit(partial(data.epoch_indices, jax.random.key(3), num_examples=num_examples, batch_size=batch_size))
 
 
 def lazy(images=IMAGES):
@@ -41,7 +44,10 @@ class NOTHING:
 
 
 @pytest.mark.parametrize("batch_size", [pytest.param(2, marks=pytest.mark.slow("batches that fill an epoch")), 3])
-@pytest.mark.parametrize("kind", ["array", "mapped", "lazy"])
+@pytest.mark.parametrize(
+    "kind",
+    ["array", *(pytest.param(kind, marks=pytest.mark.slow("another kind of array")) for kind in ("mapped", "lazy"))],
+)
 def test_both_feeds_give_the_same_batches_to_the_bit(kind, batch_size, tmp_path):
     np.save(tmp_path / "images.npy", IMAGES)
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
@@ -57,7 +63,7 @@ def test_both_feeds_give_the_same_batches_to_the_bit(kind, batch_size, tmp_path)
 other_steps = pytest.mark.slow("other steps to begin with")
 
 
-@pytest.mark.parametrize("first", [pytest.param(0, marks=other_steps), 2, pytest.param(5, marks=other_steps), 7, 1000])
+@pytest.mark.parametrize("first", [2, *(pytest.param(step, marks=other_steps) for step in (0, 5, 7, 1000))])
 def test_batches_from_any_step_on_whole_or_in_the_shares_of_two_hosts(first):
     examples = {"x": np.arange(20.0).reshape(10, 2), "label": np.arange(10), "image": lazy()}
     rows = np.concatenate([plan()(epoch) for epoch in range(first // 5, first // 5 + 3)])[first % 5 : first % 5 + 7]

@@ -128,7 +128,7 @@ def test_missing_and_pickled_arrays_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"binarized_mnist.npz: train must hold numbers; got objects"):
         data.load_binarized_mnist(tmp_path)
     np.savez(path, **IMAGES, test_labels=LABELS["test_labels"].astype(object))
-    with pytest.raises(ValueError, match=r"binarized_mnist.npz: test_labels must hold numbers; got objects"):
+    with pytest.raises(ValueError, match=r"binarized_mnist.npz: test_labels must.*got objects"):
         data.load_binarized_mnist(tmp_path)
 
 
@@ -144,8 +144,8 @@ def test_missing_and_pickled_arrays_are_named(tmp_path):
         ({"test": IMAGES["test"] + 0j}, "test must be an array of numbers; got.*c16"),
         ({"test": IMAGES["test"].astype(str)}, "test must be an array of numbers; got.*U3"),
         ({"test": np.zeros((5, 784), [("a", "i4")])}, "test must be an array of numbers; got.*i4"),
-        ({"train_labels": np.zeros(5)}, r"train_labels must be 12 digits from 0 to 9; got shape \(5,\)"),
-        ({"train_labels": np.full(12, 10)}, "train_labels must be 12 digits from 0 to 9; got.*other values"),
+        ({"train_labels": np.zeros(5)}, r"train_labels must.*got shape \(5,\)"),
+        ({"train_labels": np.full(12, 10)}, r"train_labels must.*got.*other values"),
         ({"test_labels": np.full(5, 0.5)}, "test_labels must be 5 digits from 0 to 9; got.*other values"),
         ({"test_labels": np.array(list("abcde"))}, "test_labels must be an array of numbers; got.*U1"),
     ],
@@ -177,6 +177,7 @@ def test_damaged_text_is_named(tmp_path, images, message):
 
 @pytest.mark.data
 @pytest.mark.skipif("VAEJAX_DATA" not in os.environ, reason="VAEJAX_DATA names no folder of data sets")
+@pytest.mark.slow("70,000 published images")
 def test_binarized_mnist_is_binarized_mnist():
     dataset = data.load_binarized_mnist(os.environ["VAEJAX_DATA"])
     assert dataset.train.examples.shape == (50_000, 28, 28, 1)

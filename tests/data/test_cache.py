@@ -154,6 +154,7 @@ def test_several_at_once_all_get_whole_arrays(tmp_path):
     assert [path.name for path in files(tmp_path)] == ["examples.npy", "index.json"]
 
 
+@pytest.mark.slow("kills a process of its own")
 def test_a_process_that_is_killed_while_it_writes_leaves_no_entry(tmp_path):
     code = """
 import os, sys, numpy as np

@@ -136,6 +136,7 @@ def test_tables_of_files_are_those_of_tensorflow_datasets():
     assert sha256 == "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
 
 
+@pytest.mark.slow("a process of its own")
 def test_files_that_are_there_need_no_tensorflow_datasets(tmp_path):
     (tmp_path / "a.bin").write_bytes(CONTENT)
     code = """

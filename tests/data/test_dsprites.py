@@ -120,20 +120,20 @@ COLOR[5, 0] = 1
 @pytest.mark.parametrize(
     ("arrays", "found"),
     [
-        ({"imgs": IMAGES[:-1]}, r"imgs must be uint8 of shape \(144, 64, 64\); got uint8 of \(143, 64, 64\)"),
-        ({"imgs": IMAGES[:, :, :32]}, r"imgs must be uint8 of shape \(144, 64, 64\); got uint8 of \(144, 64, 32\)"),
-        ({"imgs": IMAGES[..., None]}, r"imgs must be uint8 of shape \(144, 64, 64\); got uint8 of \(144, 64, 64, 1\)"),
+        ({"imgs": IMAGES[:-1]}, r"imgs must.*got uint8 of \(143, 64, 64\)"),
+        ({"imgs": IMAGES[:, :, :32]}, r"imgs must.*got uint8 of \(144, 64, 32\)"),
+        ({"imgs": IMAGES[..., None]}, r"imgs must.*got uint8 of \(144, 64, 64, 1\)"),
         ({"imgs": IMAGES.astype(np.int8)}, r"imgs must be uint8 of shape \(144, 64, 64\); got int8"),
         ({"imgs": IMAGES * 255}, "imgs must be 0 or 1; got values up to 255"),
         (
             {"latents_classes": CLASSES[:-1]},
-            r"latents_classes must be integers of shape \(144, 6\); got int64 of \(143, 6\)",
+            r"latents_classes must.*got int64 of \(143, 6\)",
         ),
         (
             {"latents_classes": CLASSES[:, 1:]},
-            r"latents_classes must be integers of shape \(144, 6\); got int64 of \(144, 5\)",
+            r"latents_classes must.*got int64 of \(144, 5\)",
         ),
-        ({"latents_classes": CLASSES * 1.0}, r"latents_classes must be integers of shape \(144, 6\); got float64"),
+        ({"latents_classes": CLASSES * 1.0}, r"latents_classes must.*got float64"),
         (
             {"latents_classes": TWICE},
             r"latents_classes must hold each combination of \(1, 3, 2, 4, 2, 3\) classes exactly once",
@@ -226,7 +226,7 @@ def real():
 
 def needs_data(test):
     absent = pytest.mark.skipif("VAEJAX_DATA" not in os.environ, reason="VAEJAX_DATA names no folder of data sets")
-    return pytest.mark.data(absent(test))
+    return pytest.mark.slow("46,080 published images")(pytest.mark.data(absent(test)))
 
 
 @needs_data

@@ -122,6 +122,7 @@ def test_mnist_is_mnist():
 
 @pytest.mark.data
 @needs_data
+@pytest.mark.slow("another published set")
 def test_fashion_mnist_is_fashion_mnist():
     dataset = data.load_idx(os.environ["VAEJAX_DATA"], "fashion_mnist")
     assert np.bincount(dataset.train.labels).tolist() == [6000] * 10
@@ -133,7 +134,9 @@ def test_fashion_mnist_is_fashion_mnist():
 
 @pytest.mark.data
 @needs_data
-@pytest.mark.parametrize("name", FOUR)
+@pytest.mark.parametrize(
+    "name", [*(pytest.param(name, marks=pytest.mark.slow("another file")) for name in FOUR[:3]), FOUR[3]]
+)
 def test_one_altered_byte_of_a_published_file_is_noticed(tmp_path, name):
     for each in FOUR:
         (tmp_path / f"{each}.gz").symlink_to(os.path.join(os.environ["VAEJAX_DATA"], "mnist", f"{each}.gz"))

@@ -215,7 +215,7 @@ def test_mixed_sizes_are_named_and_made_alike(tmp_path):
     dataset = load_image_folder(tmp_path, crop=5)
     found = {image.tobytes() for split in dataset.splits.values() for image in split.examples[:]}
     assert found == {(GREY[i][1:6] if i != 3 else GREY[i].T[:, 1:6]).tobytes() for i in range(10)}
-    with pytest.raises(ValueError, match=r"crop must fit into every image; got 6, and .*000.png has 7 x 5 grey"):
+    with pytest.raises(ValueError, match=r"crop must.*got 6, and .*000.png has 7 x 5 grey"):
         load_image_folder(tmp_path, crop=6)
 
 

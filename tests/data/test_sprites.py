@@ -68,14 +68,28 @@ def test_every_combination_is_there_once():
             assert np.all(np.abs(shares - 1) < 0.25)
 
 
-@pytest.mark.parametrize("grid", [{}, {"channels": 3, "num_scales": 4, "num_orientations": 3}, *ODD[1:]])
+OTHER = pytest.mark.slow("other grids")
+# In grey and in colour.
+ODD_GRIDS = [ODD[1], ODD[-1], *(pytest.param(grid, marks=OTHER) for grid in (ODD[0], *ODD[2:-1]))]
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        *ODD_GRIDS[:2],
+        *(
+            pytest.param(grid, marks=OTHER)
+            for grid in ({}, {"channels": 3, "num_scales": 4, "num_orientations": 3}, *ODD[2:-1])
+        ),
+    ],
+)
 def test_all_frames_differ(grid):
     frames, _ = whole(make_sprites(**{"num_positions": 4} | grid))
     assert set(np.unique(frames)) == {0, 1} if frames.shape[-1] == 1 else frames.max() == 255
     assert len({frame.tobytes() for frame in frames}) == len(frames)
 
 
-@pytest.mark.parametrize("grid", ODD)
+@pytest.mark.parametrize("grid", ODD_GRIDS)
 def test_no_frame_cuts_a_sprite_and_all_positions_are_shifts(grid):
     frames, _ = whole(make_sprites(**grid))
     for border in (frames[:, 0], frames[:, -1], frames[:, :, 0], frames[:, :, -1]):
@@ -313,7 +327,7 @@ def test_a_sprite_that_is_another_one_moved_is_refused():
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, math.nan, math.inf, 0.5 / 288, 1 - 0.4 / 288])
 def test_splits_without_frames_are_refused(fraction):
-    with pytest.raises(ValueError, match="test_fraction must leave some of the 288 frames to either split; got"):
+    with pytest.raises(ValueError, match=r"test_fraction must.*got"):
         make_sprites(40, test_fraction=fraction, lazy=True, **SMALL)
 
 
@@ -323,8 +337,8 @@ def test_splits_without_frames_are_refused(fraction):
         (np.zeros((1, 5)), TypeError, "factors must be integers; got dtype float64"),
         (np.zeros(5, int), ValueError, r"factors must have shape \[B, 5\].*position_y.*; got \(5,\)"),
         (np.zeros((2, 6), int), ValueError, r"factors must have shape \[B, 5\].*; got \(2, 6\)"),
-        ([[0, 0, 0, 8, 0]], ValueError, r"factors must be at least 0 and below \(3, 6, 10, 8, 8\); got .*8, 0\]"),
-        ([[0, 0, 0, -1, 0]], ValueError, r"factors must be at least 0 and below \(3, 6, 10, 8, 8\); got .*-1, 0\]"),
+        ([[0, 0, 0, 8, 0]], ValueError, r"factors must.*got .*8, 0\]"),
+        ([[0, 0, 0, -1, 0]], ValueError, r"factors must.*got .*-1, 0\]"),
     ],
 )
 def test_factors_outside_of_the_grid_are_refused(factors, error, message):

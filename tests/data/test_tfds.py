@@ -306,7 +306,7 @@ def test_without_a_test_split_the_last_tenth_is_one(shared):
         ({"train": "train[41:]", "test": "test"}, "no split 'train"),
         ({"train": "trian", "test": "test"}, "no split 'trian' for train"),
         ({"train": "train[", "test": "test"}, "no split 'train"),
-        ({"train": "train"}, "splits must name train, test and perhaps validation; got train"),
+        ({"train": "train"}, r"splits must.*got train"),
         ({"train": "train[:9]", "test": "test", "valid": "train[9:]"}, "splits must name"),
         ({}, "splits must name .* got none"),
     ],
@@ -378,7 +378,7 @@ def one_less(info):
     ("damage", "message"),
     [
         (lambda folder, file: file.write_bytes(file.read_bytes()[:-7]), r"{file} must hold 40 records; got a damaged"),
-        (lambda folder, file: file.write_bytes(b""), r"{file} must hold 40 records; got a damaged or truncated file"),
+        (lambda folder, file: file.write_bytes(b""), r"{file} must.*got a damaged or truncated file"),
         (lambda folder, file: file.unlink(), r"{file} must hold 40 records; got no file"),
         (lambda folder, file: flip(file, 500), r"{folder}.* cannot be read"),
         (lambda folder, file: edit(folder / "dataset_info.json", one_less), r"{file} must hold 39 records; got 40"),
@@ -436,8 +436,18 @@ def test_files_of_one_name_are_unpacked_anew_for_each_set(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} - {"downloads"} == {"vaejax_test_pictures", "cache"}
 
 
-@pytest.mark.parametrize("place", ["needed.bin", "vaejax_test_pictures/needed.bin"])
-@pytest.mark.parametrize("kind", ["manual", "by_hand"])
+OTHER = pytest.mark.slow("the other place of the file")
+
+
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [
+        ("manual", "needed.bin"),
+        ("by_hand", "vaejax_test_pictures/needed.bin"),
+        pytest.param("manual", "vaejax_test_pictures/needed.bin", marks=OTHER),
+        pytest.param("by_hand", "needed.bin", marks=OTHER),
+    ],
+)
 def test_files_that_are_there_replace_a_download(tmp_path, kind, place):
     path = tmp_path / place
     path.parent.mkdir(exist_ok=True)
@@ -522,6 +532,7 @@ def prepare_mnist(folder, monkeypatch):
     monkeypatch.undo()
 
 
+@pytest.mark.slow("a process of its own")
 def test_the_real_mnist_is_read_without_tensorflow(tmp_path, monkeypatch):
     prepare_mnist(tmp_path, monkeypatch)
     code = (
@@ -538,6 +549,7 @@ print(dataset.sha256, dataset.shape, dataset.train.labels.sum(), dataset.label_n
     assert said.stdout.split(maxsplit=1) == [dataset.sha256, "(28, 28, 1) 135 ()\n"]
 
 
+@pytest.mark.slow("a process of its own")
 def test_importing_the_room_loads_neither_tensorflow_datasets_nor_pil():
     code = "import sys, vaejax.data.tfds; assert not {'tensorflow_datasets', 'PIL', 'array_record'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

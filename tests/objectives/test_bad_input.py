@@ -45,7 +45,7 @@ BAD = {
     ),
     "wrong data rank": (
         {"x": np.ones((8, 2, 4)), "encode": lambda x: Normal(x[:, 0, :2], 1.0)}, ValueError,
-        r"value must have batch axes that broadcast with \(8,\); got shape \(8, 2, 4\)",
+        r"value must.*got shape \(8, 2, 4\)",
     ),
     "encode no function": ({"encode": 3}, TypeError, "encode must be a function; got int"),
     "decode no function": ({"decode": None}, TypeError, "decode must be a function; got NoneType"),
@@ -74,7 +74,7 @@ BAD = {
     "numpyro's discrete posterior": (
         {"encode": lambda x: numpyro.distributions.Bernoulli(logits=x[:, :2]).to_event(1)}, TypeError, "no gradient"
     ),
-    "no prior": ({"prior": None}, TypeError, "prior must be a distribution with sample and log_prob; got NoneType"),
+    "no prior": ({"prior": None}, TypeError, r"prior must.*got NoneType"),
     "tuple of data": ({"x": (X, X), "encode": lambda x: encode(x[0])}, TypeError, "value must be an array; got tuple"),
     "posterior with another event": (
         {"encode": lambda x: Normal(x[:, :2], 1.0, 0), "prior": Normal(0.0, 1.0, 0)}, ValueError,

@@ -87,7 +87,12 @@ def terms_of(encode, decode, *prior, **options):
     return terms.value, terms.kl, terms.latents
 
 
-@pytest.mark.parametrize("functions", [linen, of_nnx, of_equinox, with_numpyro])
+OTHER = pytest.mark.slow("another kind of function")
+
+
+@pytest.mark.parametrize(
+    "functions", [linen, pytest.param(of_nnx, marks=OTHER), pytest.param(of_equinox, marks=OTHER), with_numpyro]
+)
 def test_every_kind_of_callable_gives_the_same_elbo(functions):
     """In closed form and by Monte Carlo."""
 
@@ -121,7 +126,15 @@ PRIORS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", PRIORS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow("another distribution"))
+        if name in {"categorical", "multivariate normal"}
+        else name
+        for name in PRIORS
+    ],
+)
 def test_numpyros_distributions_are_seen_as_ours(name):
     kinds = []
 

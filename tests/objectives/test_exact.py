@@ -45,7 +45,8 @@ def test_the_mean_of_draws_is_the_exact_elbo(kl, num_samples):
 
         return jax.vmap(draw)(keys), ORACLE.log_likelihood(X, q)
 
-    (values, log_likelihoods, divergences), log_likelihood = draws(jax.random.split(jax.random.key(1), 50_000))
+    drawn, log_likelihood = jax.device_get(draws(jax.random.split(jax.random.key(1), 50_000)))
+    values, log_likelihoods, divergences = drawn
     divergence = np.sum(0.5 * (LOC**2 + SCALE**2 - 1) - np.log(SCALE))
     assert agree(values, log_likelihood - divergence)
     assert agree(log_likelihoods, log_likelihood)
@@ -55,6 +56,7 @@ def test_the_mean_of_draws_is_the_exact_elbo(kl, num_samples):
         assert agree(divergences, divergence)
 
 
+@pytest.mark.slow("test_importance has it in double precision for every bound")
 def test_at_the_posterior_every_draw_is_log_p(x64):
     """ln p(x|z) + ln p(z) - ln p(z|x) = ln p(x), whatever z: to 1e-10 in double precision."""
     chex.assert_trees_all_close(*at_the_posterior(DOUBLE, None), atol=1e-10, rtol=0)
@@ -104,10 +106,12 @@ def test_the_gradient_estimate_is_unbiased():
         lambda params, keys: (jax.vmap(jax.grad(estimate), in_axes=(None, 0))(params, keys), jax.grad(exact)(params))
     )
     params = (ORACLE.weight, LOC, np.log(SCALE))
-    for drawn, expected in zip(*gradients(params, jax.random.split(jax.random.key(0), 50_000)), strict=True):
+    both = jax.device_get(gradients(params, jax.random.split(jax.random.key(0), 50_000)))
+    for drawn, expected in zip(*both, strict=True):
         assert agree(drawn, expected)
 
 
+@pytest.mark.slow("trains for 3000 steps; the bound and its gradient are exact above")
 def test_a_linear_vae_reaches_the_maximum_likelihood(key, optimized):
     """Probabilistic principal components by gradient descent: within 0.01 nats of the closed form.
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 import vaejax
 from vaejax import Normal
@@ -29,7 +30,9 @@ BOUNDS = {
     "renyi": vaejax.renyi_bound(0.4),
     "renyi, negative": vaejax.renyi_bound(-0.5),
 }
-NAMES = list(BOUNDS)
+# One without groups and one with.
+FAST = ["iwae", "miwae"]
+NAMES = [*FAST, *(pytest.param(name, marks=pytest.mark.slow("another bound")) for name in BOUNDS if name not in FAST)]
 
 
 def wrong():
@@ -38,8 +41,10 @@ def wrong():
 
 def close_to_posterior(oracle, x, factor):
     """The exact posterior's marginals, too wide by a factor."""
-    exact = oracle.posterior(x)
-    return Normal(exact.mean, factor * jnp.linalg.norm(exact.scale_tril, axis=-1))
+    weight, variance = oracle.weight, oracle.scale**2
+    covariance = np.linalg.inv(np.eye(weight.shape[1]) + weight.T @ weight / variance)
+    loc, scale = covariance @ weight.T @ (x - oracle.bias) / variance, factor * np.sqrt(np.diag(covariance))
+    return Normal(loc.astype(x.dtype), scale.astype(x.dtype))
 
 
 def numbered(index, bounds=None):
@@ -72,7 +77,7 @@ def test_every_bound_is_the_elbo_of_one_draw():
         )
         return jax.vmap(draw)(np.arange(len(bounds))), elbo
 
-    (values, log_likelihoods, kls, _, latents), elbo = both()
+    (values, log_likelihoods, kls, _, latents), elbo = jax.device_get(both())
     for index in range(len(bounds)):
         chex.assert_trees_all_close(values[index], elbo.value, rtol=1e-5)
         chex.assert_trees_all_equal(latents[index], elbo.latents)
@@ -96,7 +101,7 @@ def test_bounds_contain_each_other():
         ordered = jax.vmap(lambda alpha: reduce(vaejax.renyi_bound(alpha)))(alphas)
         return reduce(BOUNDS["iwae"]), reduce(BOUNDS["elbo"]), others, reduce(vaejax.miwae_bound(3)), ordered
 
-    iwae, elbo, others, in_threes, ordered = reduced(log_weights)
+    iwae, elbo, others, in_threes, ordered = jax.device_get(reduced(log_weights))
     for found, (_, name) in zip(others, pairs, strict=True):
         chex.assert_trees_all_close(found, {"iwae": iwae, "elbo": elbo}[name], rtol=1e-4, atol=1e-4)
     weights = np.exp(log_weights.astype(np.float64))
@@ -144,9 +149,11 @@ def test_more_samples_are_tighter_and_the_gap_falls_like_one_over_k(x64):
         log_weights = jax.vmap(lambda key: bound_of(key, q, DOUBLE, X_DOUBLE, num_samples=64).log_weights)(keys)
         # [64, N]: the draws come first.
         values = [vaejax.miwae_bound(64 // size).reduce(log_weights.T) for size in (1, 2, 8, 64)]
-        return log_weights, values, DOUBLE.marginal().log_prob(X_DOUBLE)
+        return log_weights, values
 
-    log_weights, values, exact = jax.tree.map(np.asarray, bounds(jax.random.split(jax.random.key(0), 10_000)))
+    log_weights, values = jax.device_get(bounds(jax.random.split(jax.random.key(0), 10_000)))
+    covariance = DOUBLE.weight @ DOUBLE.weight.T + DOUBLE.scale**2 * np.eye(5)
+    exact = scipy.stats.multivariate_normal(DOUBLE.bias, covariance).logpdf(X_DOUBLE)
     means = [np.mean(each) for each in values]
     error = np.std(values[3]) / len(log_weights) ** 0.5
     assert means[0] < means[1] < means[2] < means[3] < exact + 5 * error
@@ -157,39 +164,45 @@ def test_more_samples_are_tighter_and_the_gap_falls_like_one_over_k(x64):
     assert abs(gap - np.var(weights) / 128) < 0.1 * gap + 5 * error
 
 
-@cache
-def gradient_of(path_gradient, num_samples):
-    """The compiled gradients `[len(BOUNDS), N, ...]` of all bounds to the weights of the decoder and the parameters of q."""
-
-    def value(parameters, key, index):
-        weight, loc, log_scale = parameters
-        q = Normal.from_log_scale(loc, log_scale)
-        options = {"num_samples": num_samples, "bound": numbered(index), "path_gradient": path_gradient}
-        return bound_of(key, q, ORACLE._replace(weight=weight), **options).value
-
-    over_draws = jax.vmap(jax.grad(value), in_axes=(None, 0, None))
-    return jax.jit(jax.vmap(over_draws, in_axes=(None, None, 0)))
-
-
 PARAMETERS = (ORACLE.weight, LOC, np.log(SCALE))
 
 
 @cache
-def drawn_gradients(path_gradient):
-    keys = jax.random.split(jax.random.key(1 + path_gradient), 20_000)
-    return jax.tree.map(np.asarray, gradient_of(path_gradient, 4)(PARAMETERS, keys, np.arange(len(BOUNDS))))
+def drawn_gradients(names):
+    """Gradients `[len(names), N, ...]` to the weights of the decoder and the parameters of q: plain, and of the path."""
+    bounds = [BOUNDS[name] for name in names]
+
+    def value(parameters, key, index, path_gradient):
+        weight, loc, log_scale = parameters
+        q = Normal.from_log_scale(loc, log_scale)
+        options = {"num_samples": 4, "bound": numbered(index, bounds), "path_gradient": path_gradient}
+        return bound_of(key, q, ORACLE._replace(weight=weight), **options).value
+
+    @jax.jit
+    def both(parameters, keys):
+        of_draw = lambda path, key, index: jax.grad(value)(parameters, key, index, path)
+        of_bound = lambda path, index: jax.vmap(lambda key: of_draw(path, key, index))(keys[int(path)])
+        return [jax.vmap(partial(of_bound, path))(np.arange(len(bounds))) for path in (False, True)]
+
+    return jax.device_get(both(PARAMETERS, jax.random.split(jax.random.key(1), (2, 20_000))))
 
 
-@pytest.mark.parametrize("name", BOUNDS)
+def gradients_of(name):
+    """The bounds of a tier share a program."""
+    names = tuple(each for each in BOUNDS if (each in FAST) == (name in FAST))
+    return [[leaf[names.index(name)] for leaf in gradients] for gradients in drawn_gradients(names)]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_path_gradient_has_the_mean_of_the_plain_one(name):
     """To every parameter of q and of the decoder, which a closure hides."""
-    for plain, path in zip(drawn_gradients(False), drawn_gradients(True), strict=True):
-        a, b = plain[NAMES.index(name)], path[NAMES.index(name)]
+    for a, b in zip(*gradients_of(name), strict=True):
         error = np.sqrt((np.var(a, axis=0) + np.var(b, axis=0)) / len(a))
         assert np.all(np.abs(np.mean(a, axis=0) - np.mean(b, axis=0)) < 5 * error)
         assert np.all(np.std(a, axis=0) > 10 * error)
 
 
+@pytest.mark.slow("test_exact has the exact gradient of the ELBO")
 def test_the_elbo_bounds_gradients_are_exact():
     """Both estimators against the gradient of the exact ELBO."""
 
@@ -198,15 +211,23 @@ def test_the_elbo_bounds_gradients_are_exact():
         return ORACLE._replace(weight=weight).elbo(X, Normal.from_log_scale(loc, log_scale))
 
     expected = jax.jit(jax.grad(exact))(PARAMETERS)
-    for path_gradient in (False, True):
-        for draws, mean in zip(drawn_gradients(path_gradient), expected, strict=True):
-            assert agree(draws[NAMES.index("elbo")], mean)
+    for gradients in gradients_of("elbo"):
+        for draws, mean in zip(gradients, expected, strict=True):
+            assert agree(draws, mean)
 
 
 def test_a_bound_of_two_samples_has_the_gradient_of_its_quadrature(x64):
     """One latent: E[log 1/2 (w_1 + w_2)] by Gauss-Hermite quadrature in two dimensions."""
+    check_quadrature([BOUNDS["ciwae"]])
+
+
+@pytest.mark.slow("other bounds")
+def test_other_bounds_of_two_samples_have_the_gradient_of_their_quadrature(x64):
+    check_quadrature([BOUNDS["iwae"], BOUNDS["renyi"]])
+
+
+def check_quadrature(bounds):
     oracle, x = LinearGaussian(np.array([[0.9], [-1.4]]), np.array([1.2, 0.1]), 0.5), np.array([1.9, -0.6])
-    bounds = [BOUNDS[name] for name in ("iwae", "ciwae", "renyi")]
     nodes, weights = np.polynomial.hermite_e.hermegauss(80)
     pairs = np.stack(np.meshgrid(nodes, nodes)).reshape(2, -1)
     weights = np.outer(weights, weights).ravel() / (2 * np.pi)
@@ -226,14 +247,14 @@ def test_a_bound_of_two_samples_has_the_gradient_of_its_quadrature(x64):
     def gradients(parameters, keys):
         draw = jax.vmap(jax.grad(value), in_axes=(None, 0, None))
         return [
-            jax.vmap(partial(each, parameters))(np.arange(3))
+            jax.vmap(partial(each, parameters))(np.arange(len(bounds)))
             for each in (jax.grad(exact), lambda parameters, index: draw(parameters, keys, index))
         ]
 
     parameters = (np.array([0.4]), np.array([-0.3]))
-    expected, drawn = gradients(parameters, jax.random.split(jax.random.key(5), 50_000))
+    expected, drawn = jax.device_get(gradients(parameters, jax.random.split(jax.random.key(5), 50_000)))
     for draws, means in zip(drawn, expected, strict=True):
-        for index in range(3):
+        for index in range(len(bounds)):
             assert agree(draws[index], means[index]), index
             assert not agree(draws[index], 0.0, errors=20.0)
 
@@ -255,6 +276,7 @@ def test_sticking_the_landing_has_no_noise_at_the_posterior(x64):
         np.testing.assert_allclose(drawn, np.zeros_like(drawn), atol=1e-10)
 
 
+@pytest.mark.slow("a spread; at the posterior itself there is none, which is exact")
 def test_the_doubly_reparameterized_gradient_is_quieter_near_the_posterior():
     """Its standard deviation at K = 10 is under half of that of the plain gradient."""
 
@@ -265,11 +287,11 @@ def test_the_doubly_reparameterized_gradient_is_quieter_near_the_posterior():
     @jax.jit
     def gradients(keys):
         q = close_to_posterior(ORACLE, X, 1.1)
-        parameters = q.loc, jnp.log(q.scale)
+        parameters = q.loc, np.log(q.scale)
         draw = lambda path, keys: jax.vmap(lambda key: jax.grad(value)(parameters, key, path))(keys)
         return draw(False, keys), draw(True, jax.random.clone(keys))
 
-    plain, path = gradients(jax.random.split(jax.random.key(3), 5_000))
+    plain, path = jax.device_get(gradients(jax.random.split(jax.random.key(3), 5_000)))
     spread = lambda drawn: np.sqrt(sum(np.sum(np.var(part, axis=0)) for part in drawn))
     assert spread(path) < 0.5 * spread(plain)
 
@@ -306,6 +328,7 @@ def path_value(loc, map_samples=jax.vmap):
     return bound_of(jax.random.key(0), Normal(loc, SCALE), **options).value
 
 
+@pytest.mark.slow("another way of mapping over samples")
 def test_path_gradients_pass_through_every_way_of_mapping():
     chunked = lambda f: lambda *xs: jax.lax.map(lambda each: f(*each), xs, batch_size=4)
     ways = jax.jit(lambda loc: [jax.value_and_grad(path_value)(loc, way) for way in (jax.vmap, chunked)])
@@ -332,10 +355,12 @@ def test_renyi_keeps_its_digits_between_the_series_and_the_formula():
         vaejax.renyi_bound(float("nan"))
 
 
-def test_weights_that_underflow_have_finite_gradients():
+@pytest.mark.parametrize(
+    "bounds", [[vaejax.ciwae_bound(0.0)], pytest.param([*BOUNDS.values()], marks=pytest.mark.slow("other bounds"))]
+)
+def test_weights_that_underflow_have_finite_gradients(bounds):
     """One draw a thousand nats below the other, with beta 0: its cotangent is zero, not zero over zero."""
     log_weights = np.array([[0.0], [-1000.0]], np.float32)
-    bounds = (vaejax.ciwae_bound(0.0), *BOUNDS.values())
     slope = lambda bound: jax.grad(lambda log_weights: bound.reduce(log_weights).sum())
     scales = jax.jit(lambda w: [(bound.path_scale(w), slope(bound)(w)) for bound in bounds])(log_weights)
     chex.assert_tree_all_finite(scales)
@@ -351,6 +376,7 @@ class WithNoise:
         return self.normal.loc + self.normal.scale * self.noise
 
 
+@pytest.mark.slow("seen by the batch of 100 at the posterior as well")
 def test_examples_do_not_see_each_other():
     """A batch is its parts, permuting it permutes the values, and so do the draws of one example."""
     rng = np.random.default_rng(0)
@@ -374,6 +400,7 @@ def test_examples_do_not_see_each_other():
     np.testing.assert_allclose(swapped, together, rtol=1e-5)
 
 
+@pytest.mark.slow("the draws are those of the ELBO, which test_laws has")
 def test_noise_is_distinct_and_the_same_key_gives_the_same_bits():
     x = np.broadcast_to(ORACLE.bias, (64, 5)).astype(np.float32)
 
@@ -389,6 +416,7 @@ def test_noise_is_distinct_and_the_same_key_gives_the_same_bits():
     assert len(np.unique(np.concatenate([first, draw(1)]), axis=0)) == 2 * 16 * 64
 
 
+@pytest.mark.slow("test_recipes traces them; these are their values")
 def test_hyperparameters_may_be_traced():
     parameters = np.array([0.0, 0.4, 1.0], np.float32)
     makers = (vaejax.ciwae_bound, vaejax.renyi_bound)
@@ -408,7 +436,18 @@ def test_hyperparameters_may_be_traced():
     chex.assert_trees_all_close(*both(parameters, np.float32(0.3)), rtol=1e-5)
 
 
-def test_a_flow_needs_no_inverse_and_a_point_has_no_weight():
+@pytest.mark.parametrize(
+    "objective",
+    [
+        partial(vaejax.importance_bound, num_samples=3),
+        *(
+            pytest.param(partial(vaejax.elbo, kl=vaejax.monte_carlo_kl, **options), marks=pytest.mark.slow("ELBOs"))
+            for options in ({"num_samples": 3}, {})
+        ),
+    ],
+    ids=["importance_bound", "elbo of samples", "elbo"],
+)
+def test_a_flow_needs_no_inverse_and_a_point_has_no_weight(objective):
     class NoInverse:
         def forward(self, z):
             return 2 * z, jnp.full(z.shape[:-1], 2 * jnp.log(2.0))
@@ -416,17 +455,10 @@ def test_a_flow_needs_no_inverse_and_a_point_has_no_weight():
         def inverse(self, y):
             raise AssertionError("inverted")
 
-    objectives = (
-        partial(vaejax.importance_bound, num_samples=3),
-        partial(vaejax.elbo, kl=vaejax.monte_carlo_kl, num_samples=3),
-        partial(vaejax.elbo, kl=vaejax.monte_carlo_kl),
-    )
-
     @jax.jit
     def values():
         posteriors = vaejax.Transformed(wrong(), NoInverse()), Normal(2 * LOC, 2 * SCALE)
-        value = lambda objective, q: objective(jax.random.key(0), X, lambda x: q, ORACLE.decode).value
-        return [[value(objective, q) for objective in objectives] for q in posteriors]
+        return [objective(jax.random.key(0), X, lambda x, q=q: q, ORACLE.decode).value for q in posteriors]
 
     chex.assert_trees_all_close(*values(), rtol=1e-4)
 

@@ -150,6 +150,7 @@ def test_the_multiplier_stays_finite_and_gets_no_gradient():
         vaejax.init_geco(0.0)
 
 
+@pytest.mark.slow("trains for 3000 steps; the multiplier is computed by hand above")
 def test_a_constraint_is_reached(key):
     """A linear decoder's scale of noise for its latent: the KL falls until the likelihood is what was asked."""
     x = np.random.default_rng(0).normal(size=(256, 3)).astype(np.float32)

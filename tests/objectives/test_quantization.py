@@ -88,10 +88,12 @@ QUANTIZE = {
     "one stage": lambda codebooks, z, event_ndims=1: vector_quantize(codebooks[0], z, event_ndims),
     "three stages": residual_quantize,
 }
+# One stage and several share all but the search.
+ONE_STAGE = ["one stage", pytest.param("three stages", marks=pytest.mark.slow("more stages of the same"))]
 
 
 @pytest.mark.parametrize("transform", [jax.jit, pytest.param(lambda f: f, marks=pytest.mark.slow("eager"))])
-@pytest.mark.parametrize("name", QUANTIZE)
+@pytest.mark.parametrize("name", ONE_STAGE)
 def test_draws_are_the_codes_exactly(transform, name, key):
     codebooks, z = (jnp.asarray(each) for each in draws(2, (3, 5, 2), (4, 6, 2)))
 
@@ -110,7 +112,7 @@ def test_draws_are_the_codes_exactly(transform, name, key):
     assert np.all(support)
 
 
-@pytest.mark.parametrize("name", QUANTIZE)
+@pytest.mark.parametrize("name", ONE_STAGE)
 def test_the_gradient_of_draws_is_that_of_the_inputs_and_none_of_the_codebook(name, key):
     codebooks, z, weight = draws(3, (3, 5, 2), (4, 2), (4, 2))
     ways = (lambda q: q.sample(key, (2,)), lambda q: jnp.stack([q.mean, q.mean]))
@@ -144,7 +146,7 @@ def test_is_a_point_mass_for_divergences():
     np.testing.assert_allclose(gradient, codes, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", QUANTIZE)
+@pytest.mark.parametrize("name", ONE_STAGE)
 def test_a_mapped_posterior_is_the_batched_one(name):
     codebooks, z = draws(5, (3, 5, 2), (4, 6, 2))
 
@@ -209,6 +211,7 @@ def test_losses_are_summed_over_the_event_and_take_traced_weights():
     np.testing.assert_allclose(commitment, whole, rtol=1e-5)
 
 
+@pytest.mark.slow("its parts have their values and gradients by hand above")
 def test_autoencode_with_a_codebook():
     """The method is one expression: its value and its gradients are those written out by hand."""
     codebook, weight, x = draws(7, (5, 2), (4, 2), (8, 4))
@@ -286,6 +289,7 @@ def test_each_stage_quantizes_what_is_left(x64):
     np.testing.assert_allclose(z - codes, left, atol=1e-12)
 
 
+@pytest.mark.slow("follows where each stage quantizes what is left")
 def test_with_zero_in_the_codebooks_every_stage_is_nearer():
     codebooks, z = draws(10, (6, 8, 2), (64, 2))
     codebooks *= (0.6 ** np.arange(6)[:, None, None]).astype(np.float32)
@@ -384,6 +388,7 @@ def test_no_gradient_passes_through_the_state():
     chex.assert_trees_all_equal(gradients, (np.zeros((4, 2)), np.zeros((3, 2))))
 
 
+@pytest.mark.slow("updates and revivals of one stage, mapped over three")
 def test_the_stages_of_a_residual_quantization_have_a_state_each(key):
     codebooks, z = draws(13, (3, 5, 2), (4, 6, 2))
 
@@ -400,7 +405,7 @@ def test_the_stages_of_a_residual_quantization_have_a_state_each(key):
         ]
         return updated, jax.tree.map(lambda *leaves: jnp.stack(leaves), *apart), revived
 
-    updated, expected, revived = step(codebooks, key)
+    updated, expected, revived = jax.device_get(step(codebooks, key))
     chex.assert_trees_all_close(updated, expected, rtol=1e-5)
     chex.assert_tree_all_finite(revived)
     assert np.all(revived.counts >= 1.0)
@@ -417,7 +422,7 @@ def test_initial_codebooks_are_consistent(key):
             init_codebook_from(key, z, count) for key, count in ((second, 6), (third, 11))
         )
 
-    state, drawn, many = codebooks(key)
+    state, drawn, many = jax.device_get(codebooks(key))
     assert abs(np.std(state.codebook) / 0.5 - 1.0) < 5 / np.sqrt(2 * 6000)
     chosen = np.asarray(drawn.codebook[:, 0]) / 3
     assert set(chosen.tolist()) < set(range(8))
@@ -488,9 +493,8 @@ def test_a_revived_code_survives_the_next_updates():
 CENTERS = 30 + 5 * np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]], np.float32)
 
 
-@pytest.mark.parametrize(
-    "revive", [True, pytest.param(False, marks=pytest.mark.slow("what the other is compared with"))]
-)
+@pytest.mark.slow("trains; revival itself is checked above")
+@pytest.mark.parametrize("revive", [True, False])
 def test_four_clusters_need_revival_from_a_bad_start(revive):
     """Codes that start around the origin: one takes all inputs, and without revival keeps them."""
 
@@ -644,7 +648,7 @@ ZEROS = np.zeros(3, np.int32)
         (lambda: VectorQuantized(ONES, ONES, ZEROS, 1, ONES), ValueError, r"stage_codes must have shape \(3, 3, 2\)"),
         (lambda: VectorQuantized(ONES, ONES, ZEROS).sample(0), TypeError, "VectorQuantized.sample: key must be a typed"),
         (lambda: VectorQuantized(ONES, ONES, ZEROS).log_prob(np.ones(3)), ValueError, r"event shape \(2,\)"),
-        (lambda: codebook_loss(-0.1), ValueError, "codebook_loss: commitment must be at least 0 and finite; got -0.1"),
+        (lambda: codebook_loss(-0.1), ValueError, r"codebook_loss: commitment must.*got -0.1"),
         (lambda: commitment_loss("1"), TypeError, "commitment_loss: weight must be an array; got str"),
         (lambda: codebook_loss()(jax.random.key(0), Normal(ONES, 1.0), ONES), TypeError, "codebook_loss.*vector_quantize.*got Normal"),
         (lambda: commitment_loss()(jax.random.key(0), Delta(ONES), ONES), TypeError, "commitment_loss.*vector_quantize.*got Delta"),

@@ -168,6 +168,7 @@ def test_the_parts_of_the_decomposition_are_those_of_the_whole_data(x64):
         np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12, err_msg=name)
 
 
+@pytest.mark.slow("statistics of what the parts of the decomposition prove exactly")
 def test_dependent_axes_have_a_total_correlation_and_independent_ones_have_none():
     """Posteriors that are nearly points, on a correlated Normal: TC = -1/2 log det of the correlation."""
 
@@ -205,12 +206,13 @@ def test_the_discrepancy_of_two_normals_is_exact_and_unbiased():
         z = Normal(loc, scale).sample(z_key, (8,))
         return vaejax.mmd_to(Normal(jnp.zeros(2), 1.0), vaejax.gaussian_kernel(width))(prior_key, Delta(z), z)
 
-    draws = draw(jax.random.split(jax.random.key(0), 20_000))
+    draws = np.asarray(draw(jax.random.split(jax.random.key(0), 20_000)))
     error = np.std(draws) / len(draws) ** 0.5
     assert abs(np.mean(draws) - exact) < 5 * error
     assert exact > 10 * error
 
 
+@pytest.mark.slow("the discrepancy of two equal Normals, for other kernels")
 def test_the_discrepancy_vanishes_at_the_prior_for_every_kernel():
     kernels = (None, vaejax.gaussian_kernel(2.0), vaejax.inverse_multiquadratic((1.0,)))
 
@@ -265,7 +267,8 @@ def test_the_jacobian_penalty_is_the_norm_of_the_jacobian():
     weight = np.array([[1.0, -2.0, 0.5, 0.3], [0.2, 0.7, -1.1, 0.9]], np.float32)
     z = np.array([[0.3, -0.4], [1.5, 0.1], [0.0, 2.0]], np.float32)
     penalty = vaejax.jacobian_penalty(lambda z: Normal(jnp.tanh(z @ weight), 1.0), num_projections=3)
-    draws = jax.jit(jax.vmap(lambda key: penalty(key, Delta(z), z)))(jax.random.split(jax.random.key(0), 5_000))
+    mapped = jax.jit(jax.vmap(lambda key: penalty(key, Delta(z), z)))
+    draws = np.asarray(mapped(jax.random.split(jax.random.key(0), 5_000)))
     # d tanh(w z) = (1 - tanh^2) w.
     exact = np.sum(((1 - np.tanh(z @ weight) ** 2)[:, None] * weight) ** 2, axis=(1, 2))
     assert np.all(np.abs(np.mean(draws, 0) - exact) < 5 * np.std(draws, 0) / len(draws) ** 0.5)
@@ -292,45 +295,54 @@ COUPLED = {
 }  # fmt: skip
 
 
+# The slopes of these are the easiest to get wrong: a kink, and sums over all pairs of examples.
+FAST = ("capacity", "tc_decomposition")
+
+
+def fast_and_others(names, fast):
+    other = pytest.mark.slow("another penalty")
+    return [name if name in fast else pytest.param(name, marks=other) for name in names]
+
+
 @cache
-def all_slopes():
-    """Of the sums of all penalties, in one program."""
+def slopes_of(names):
+    """Of the sums of penalties, in one program."""
 
     def value(regularizer, loc, log_scale):
         return jnp.sum(penalty_of(regularizer, Normal(loc, jnp.exp(log_scale))))
 
     loc, scale = parameters_of(4, LATENT)
-    return slopes({name: partial(value, regularizer) for name, regularizer in ALL.items()}, loc, np.log(scale))
+    return slopes({name: partial(value, ALL[name]) for name in names}, loc, np.log(scale))
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", fast_and_others(ALL, FAST))
 def test_gradients_are_central_differences(x64, name):
-    check_slopes(*all_slopes()[name])
+    check_slopes(*slopes_of(FAST if name in FAST else tuple(set(ALL) - set(FAST)))[name])
 
 
 ORDERED = sorted(set(ALL) - {"mmd_to", "jacobian_penalty"})
 
 
 @cache
-def permuted():
-    """Each penalty on a batch, and on the same in another order, in one program; `[SIZE]` each."""
+def permuted(name):
+    """A penalty on a batch, and on the same in another order; `[SIZE]` each."""
     order = np.array([3, 0, 5, 1, 4, 2])
     (loc, scale), noise = parameters_of(SIZE, LATENT), np.random.default_rng(1).normal(size=(SIZE, LATENT))
 
     @jax.jit
     def both(loc, scale, z):
-        def penalty(name, order):
+        def penalty(order):
             return jnp.broadcast_to(ALL[name](None, Normal(loc[order], scale[order]), z[order]), (SIZE,))
 
-        return {name: (penalty(name, np.arange(SIZE))[order], penalty(name, order)) for name in ORDERED}
+        return penalty(np.arange(SIZE))[order], penalty(order)
 
     return both(loc, scale, loc + scale * noise)
 
 
-@pytest.mark.parametrize("name", ORDERED)
+@pytest.mark.parametrize("name", fast_and_others(ORDERED, ["tc_decomposition"]))
 def test_the_order_of_the_examples_does_not_matter(x64, name):
     """Draws are passed in; the two penalties that draw noise besides them are left out."""
-    chex.assert_trees_all_close(*permuted()[name], rtol=1e-10)
+    chex.assert_trees_all_close(*permuted(name), rtol=1e-10)
 
 
 @pytest.mark.parametrize("name", COUPLED)
@@ -431,6 +443,7 @@ def test_a_penalty_may_ask_whether_a_posterior_is_normal(key):
     assert set(kinds) == {Normal}
 
 
+@pytest.mark.slow("test_recipes traces them; these are their values")
 def test_hyperparameters_may_be_traced():
     makers = [
         lambda v: vaejax.free_bits(threshold=v),
@@ -446,6 +459,7 @@ def test_hyperparameters_may_be_traced():
     chex.assert_trees_all_close(traced, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow("a prior of numpyro in other penalties")
 def test_numpyros_prior():
     makers = (vaejax.mmd_to, partial(vaejax.tc_decomposition, dataset_size=50), vaejax.free_bits)
 
@@ -457,7 +471,8 @@ def test_numpyros_prior():
     chex.assert_trees_all_close(*penalties(), rtol=1e-4)
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.slow("another type"))])
+@pytest.mark.slow("other types")
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_half_precision_is_reduced_in_single(dtype):
     wide = (300.0 * np.random.default_rng(0).normal(size=(8, 3))).astype(np.float32)
 

@@ -82,6 +82,7 @@ def test_every_bit_comes_back(tmp_path):
     chex.assert_trees_all_equal(draw(loaded), draw(tree))
 
 
+@pytest.mark.slow("another type")
 def test_double_precision_comes_back(tmp_path, x64):
     tree = {"third": jnp.arange(3) / 3, "large": jnp.int64(2**40 + 1)}
     training.save_checkpoint(tmp_path / "a", tree)

@@ -102,6 +102,7 @@ def test_a_step_that_is_not_finite_changes_two_counters_and_nothing_else():
     assert np.any(np.asarray(recovered.params["loc"]) != np.asarray(after.params["loc"]))
 
 
+@pytest.mark.slow("a run with faults is compared with steps without a guard")
 def test_a_guard_changes_nothing_in_a_run_without_faults():
     guarded, plain = (train((), max_skipped, 9).state for max_skipped in (0, None))
     chex.assert_trees_all_close(numbers(guarded), numbers(plain), rtol=1e-6)
@@ -145,6 +146,7 @@ def test_too_many_in_a_row_end_the_run_with_the_step_and_the_term():
         training.fit(feed_of(4), progress, num_steps=20, report_every=EPOCH)
 
 
+@pytest.mark.slow("another feed")
 def test_a_stream_of_batches_ends_likewise(monkeypatch):
     """Its batches go on to the next pause after the step that failed, and change nothing."""
     monkeypatch.setattr(loop, "PAUSE_SECONDS", 1e9)
@@ -282,6 +284,7 @@ def test_one_failing_member_of_several_stands_still_alone():
         chex.assert_trees_all_close(member, numbers(alone[-1]), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow("a run of one ends above; compiles another program")
 def test_the_run_ends_when_all_members_stand_still():
     feed = training.resident(jax.vmap(make_step(1), (0, None)), EXAMPLES, plan, steps_per_epoch=EPOCH)
     progress = training.begin(feed, stacked(members([(5, 6)] * 3)))

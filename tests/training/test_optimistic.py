@@ -84,6 +84,7 @@ def overflowing():
     return optax.scale_by_schedule(lambda count: jnp.where(count == 2, jnp.inf, -0.1))
 
 
+@pytest.mark.slow("another fault; compiles two programs more")
 def test_parameters_that_overflow_are_seen():
     optimizer = overflowing()
     fast, careful, _ = feeds(optimizer)
@@ -91,6 +92,7 @@ def test_parameters_that_overflow_are_seen():
         run(training.optimistic(fast, careful), optimizer=optimizer)
 
 
+@pytest.mark.slow("another optimizer; compiles a program more")
 def test_a_best_value_that_begins_infinite_is_no_fault():
     best = optax.GradientTransformation(
         lambda params: jnp.inf, lambda updates, state, params=None: (updates, jnp.asarray(jnp.inf))

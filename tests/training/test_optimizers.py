@@ -42,9 +42,25 @@ def rates(schedule, steps=100):
     return np.asarray(jax.jit(jax.vmap(schedule))(np.arange(steps)))
 
 
+FAST = ("cosine_decay", "linear_schedule", "piecewise_constant", "warmup_cosine_decay")
+
+
+OTHER = pytest.mark.slow("other schedules of the same law")
+
+
+def fast_and_others(names):
+    return [name if name in FAST else pytest.param(name, marks=OTHER) for name in names]
+
+
+def rates_of(name):
+    """The rates of a schedule by name and by hand; those of a tier share a program."""
+    return all_rates(fast=name in FAST)[name]
+
+
 @functools.cache
-def all_rates():
-    """The rates of every schedule by name and by hand, in one program."""
+def all_rates(fast):
+
+    chosen = lambda cases: [(name, case) for name, case in cases.items() if (name in FAST) == fast]
 
     def rates(name, num_steps, steps, **options):
         return jax.vmap(learning_rate_schedule(name, 0.1, num_steps=num_steps, **options))(np.arange(steps))
@@ -52,14 +68,14 @@ def all_rates():
     @jax.jit
     def compute():
         found = {}
-        for name, (by_hand, options) in SCHEDULES.items():
+        for name, (by_hand, options) in chosen(SCHEDULES):
             found[name] = {
                 "warmed up": rates(name, 100, 100, warm_up_steps=20, **options),
                 "plain": rates(name, 80, 80, **options),
                 "longer": rates(name, 180, 180, warm_up_steps=100, **options),
                 "by hand": jax.vmap(by_hand)(np.arange(80)),
             }
-        for name, (by_hand, options) in WARM_UPS.items():
+        for name, (by_hand, options) in chosen(WARM_UPS):
             warmed_up = rates(name, 100, 100, warm_up_steps=20, **options)
             found[name] = {"warmed up": warmed_up, "by hand": jax.vmap(by_hand)(np.arange(100))}
         return found
@@ -90,36 +106,33 @@ def program(optimizer):
     return str(jax.make_jaxpr(step)(PARAMS, GRADIENT))
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("name", fast_and_others(SCHEDULES))
 def test_a_schedule_by_name_is_that_of_optax_after_a_line(name):
-    found = all_rates()[name]
+    found = rates_of(name)
     first = found["by hand"][0]
     np.testing.assert_allclose(found["warmed up"][:20], first * np.arange(1, 21) / 20, rtol=1e-5)
     np.testing.assert_allclose(found["warmed up"][20:], found["by hand"], rtol=1e-5)
 
 
-def cheap_and_others(names, *cheap):
-    other = pytest.mark.slow("other schedules of the same law")
-    return [name if name in cheap else pytest.param(name, marks=other) for name in names]
-
-
-@pytest.mark.parametrize("name", cheap_and_others(SCHEDULES, "cosine_decay"))
+@pytest.mark.parametrize(
+    "name", ["cosine_decay", *(pytest.param(name, marks=OTHER) for name in SCHEDULES if name != "cosine_decay")]
+)
 def test_a_schedule_takes_a_number_and_a_traced_step(name):
     schedule = learning_rate_schedule(name, 0.1, num_steps=100, warm_up_steps=20, **SCHEDULES[name][1])
-    np.testing.assert_allclose(schedule(50), all_rates()[name]["warmed up"][50], rtol=1e-5)
+    np.testing.assert_allclose(schedule(50), rates_of(name)["warmed up"][50], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("name", fast_and_others(SCHEDULES))
 def test_without_warm_up_it_is_that_of_optax(name):
-    found = all_rates()[name]
+    found = rates_of(name)
     np.testing.assert_allclose(found["plain"], found["by hand"], rtol=1e-5)
     np.testing.assert_allclose(found["plain"], found["longer"][100:], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", WARM_UPS)
+@pytest.mark.parametrize("name", fast_and_others(WARM_UPS))
 def test_a_schedule_that_warms_up_does_it_once(name):
-    found = all_rates()[name]["warmed up"]
-    np.testing.assert_allclose(found, all_rates()[name]["by hand"], rtol=1e-5)
+    found = rates_of(name)["warmed up"]
+    np.testing.assert_allclose(found, rates_of(name)["by hand"], rtol=1e-5)
     assert found.max() == pytest.approx(0.1)
     assert (found[0] > 0) == ("init_value" not in WARM_UPS[name][1])
 
@@ -233,13 +246,13 @@ def test_the_step_of_every_optimizer_that_has_a_name_is_finite(name):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"optimizer": "adamv"}, ValueError, r"optimizer must be one of .*\bsgd\b.*; got 'adamv': did you mean 'adam"),
+        ({"optimizer": "adamv"}, ValueError, r"optimizer must.*got 'adamv': did you mean 'adam"),
         ({"optimizer": "scale_by_rprop"}, ValueError, "got 'scale_by_rprop': did you mean 'rprop'"),
-        ({"optimizer": 3}, TypeError, "optimizer must be a function or the name of one of optax's; got int"),
+        ({"optimizer": 3}, TypeError, r"optimizer must.*got int"),
         ({"optimizer": "sgd", "b1": 0.9}, TypeError, "optimizer 'sgd' has no option b1; it has momentum, nesterov"),
         ({"optimizer": lambda rate: rate}, TypeError, "must make an optax.GradientTransformation; got float"),
         ({"optimizer": "sm3", "warm_up_steps": 2}, TypeError, "'sm3' could not be made with a schedule as its rate"),
-        ({"schedule": "cosine"}, ValueError, r"schedule must be one of .*; got 'cosine': did you mean 'cosine_decay'"),
+        ({"schedule": "cosine"}, ValueError, r"schedule must.*got 'cosine': did you mean 'cosine_decay'"),
         ({"schedule": "join_schedules"}, ValueError, "schedule must be one of"),
         ({"schedule": "cosine_decay"}, TypeError, r"schedule 'cosine_decay' needs decay_steps \(num_steps gives it\)"),
         ({"schedule": "exponential_decay", "num_steps": 9}, TypeError, "'exponential_decay' needs decay_rate$"),

@@ -40,7 +40,7 @@ def test_a_sigmoid_is_the_logistic_function_moved_and_stretched():
     mine = values(schedules.sigmoid(4.0, 1.0, 100, steepness=7.0), steps)
     np.testing.assert_allclose(mine, 4.0 - 3.0 * fraction, rtol=1e-5)
     # Half-way at half the time, whatever the steepness.
-    assert schedules.sigmoid(0.0, 1.0, 100, steepness=40.0)(50) == 0.5
+    assert values(schedules.sigmoid(0.0, 1.0, 100, steepness=40.0), [50]) == 0.5
 
 
 def test_a_cycle_is_that_of_the_paper():

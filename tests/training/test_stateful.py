@@ -84,15 +84,12 @@ def test_without_extra_it_is_the_plain_step():
         loss, metrics = plain(params, key, batch)
         return loss, (metrics, extra)
 
-    optimizer = optax.adam(0.1)
-    both = [training.make_train_step(plain, optimizer), training.make_stateful_train_step(stateful, optimizer)]
-    step_both = jax.jit(lambda states: [step(state, BATCH) for step, state in zip(both, states, strict=True)])
-    states = [training.init_state(jax.random.key(3), {"w": np.ones(2, np.float32)}, optimizer) for _ in both]
-    for _ in range(3):
-        results = step_both(states)
-        states = [state for state, _ in results]
-        chex.assert_trees_all_equal(*[(numbers(state), metrics) for state, metrics in results])
-    assert states[0].extra == ()
+    # Equal as text, so that they are one program.
+    state = training.init_state(jax.random.key(3), {"w": np.ones(2, np.float32)}, SGD)
+    both = [training.make_train_step(plain, SGD), training.make_stateful_train_step(stateful, SGD)]
+    first, second = (str(jax.make_jaxpr(step)(state, BATCH)) for step in both)
+    assert first == second
+    assert jax.eval_shape(both[0], state, BATCH)[0].extra == ()
 
 
 def test_the_plain_step_keeps_an_extra_that_it_does_not_know():
@@ -129,6 +126,7 @@ def sum_of_terms(params, key, batch):
     return mine + theirs, {"mine": mine, "theirs": theirs}
 
 
+@pytest.mark.slow("test_players has the gradient of each; here they take steps")
 def test_two_players_move_each_by_its_own_term_alone():
     """One loss and one step against two losses and two steps, with a learning rate for each."""
     rates = {"autoencoder": 0.1, "discriminator": 0.03}
@@ -180,7 +178,7 @@ def test_the_loop_on_the_device_carries_extra_too():
 def test_bad_arguments_are_named():
     with pytest.raises(TypeError, match="loss_fn must be a function; got NoneType"):
         training.make_stateful_train_step(None, SGD)
-    with pytest.raises(TypeError, match=r"optimizer must be an optax.GradientTransformation; got float"):
+    with pytest.raises(TypeError, match=r"optimizer must.*got float"):
         training.make_stateful_train_step(moving_average, 0.1)
 
 

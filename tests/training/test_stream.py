@@ -90,6 +90,7 @@ def test_it_is_the_run_with_resident_examples():
     assert [step for step, _, _ in check_both_feeds(EXAMPLES)] == [5, 10, 15, 17]
 
 
+@pytest.mark.slow("compiles two programs more")
 def test_it_goes_back_as_a_run_with_resident_examples_does():
     bad = EXAMPLES.copy()
     bad[7] = np.nan
@@ -187,7 +188,7 @@ def wait_until(condition, seconds=5.0):
 def test_the_thread_ends_with_the_feed():
     before = set(readers())
     feed = training.streamed(STEP, source)
-    run(feed)
+    feed.advance(training.begin(feed, training.init_state(jax.random.key(1), np.zeros(3, np.float32), OPTIMIZER)), 2)
     assert set(readers()) - before
     # A process that ends does not wait for them.
     assert all(thread.daemon for thread in readers())

@@ -12,23 +12,27 @@ import optax
 import pytest
 
 import vaejax
-from vaejax import data, evaluation, nets, training
+from vaejax import data, evaluation, training
 from vaejax.training import loop
 
 IMAGES = np.random.default_rng(0).integers(0, 2, (40, 8, 8, 1)).astype(np.uint8)
-MODEL = nets.mlp((8, 8, 1), 3, hidden_sizes=(16,))
+PARAMS = {
+    name: (0.1 * np.random.default_rng(1).normal(size=shape)).astype(np.float32)
+    for name, shape in {"encoder": (64, 3), "decoder": (3, 64)}.items()
+}
 OPTIMIZER = optax.adam(1e-3)
 PLAN = partial(data.epoch_indices, num_examples=40, batch_size=8)
 
 
 def loss_fn(params, key, images):
-    x = images.astype(float)
-    loss, terms = vaejax.negative_elbo(key, x, partial(MODEL.encode, params), partial(MODEL.decode, params))
+    """Of a model with few operations, which compiles fast."""
+    x = images.reshape(len(images), -1).astype(float)
+    encode = lambda x: vaejax.Normal(x @ params["encoder"], 1.0)
+    loss, terms = vaejax.negative_elbo(key, x, encode, lambda z: vaejax.Bernoulli(z @ params["decoder"]))
     return loss, evaluation.batch_metrics(terms)
 
 
-# In one program each, since a test in double precision has one of its own.
-begin = jax.jit(lambda seed: training.init_state(jax.random.key(seed), MODEL.init(jax.random.key(0)), OPTIMIZER))
+begin = jax.jit(lambda seed: training.init_state(jax.random.key(seed), PARAMS, OPTIMIZER))
 plan_of_epoch = jax.jit(lambda epoch: PLAN(jax.random.key(2), epoch))
 
 
@@ -285,42 +289,34 @@ def test_the_optimizer_sees_the_parameters():
     np.testing.assert_allclose(state.params, [0.95, 0.95], rtol=1e-6)
 
 
+@pytest.mark.slow("another type")
 def test_a_whole_run_in_double_precision(x64):
-    """A model with few operations, since its programs are compiled for this test alone."""
-
-    def loss_fn(params, key, images):
-        x = images.reshape(len(images), -1).astype(float)
-        loss, terms = vaejax.negative_elbo(
-            key, x, lambda x: vaejax.Normal(x @ params["w"], 1.0), lambda z: vaejax.Bernoulli(z @ params["w"].T)
-        )
-        return loss, evaluation.batch_metrics(terms)
-
-    state = training.init_state(jax.random.key(1), {"w": np.full((64, 3), 0.1)}, OPTIMIZER)
-    state = train(10, state, make_feed(loss_fn))
+    state = training.init_state(jax.random.key(1), jax.tree.map(np.float64, PARAMS), OPTIMIZER)
+    state = train(10, state, make_feed())
     assert state.step == 10
-    assert state.params["w"].dtype == jnp.float64
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {np.dtype(np.float64)}
     chex.assert_tree_all_finite(state.params)
 
 
-def test_a_mean_over_many_steps_is_that_of_the_numbers_whatever_their_type():
+@pytest.mark.parametrize("kind", ["resident", pytest.param("streamed", marks=pytest.mark.slow("another feed"))])
+def test_a_mean_over_many_steps_is_that_of_the_numbers_whatever_their_type(kind):
     """300 times 1: a byte ends at 255, bfloat16 at 256, and truth values have no sum at all."""
     ones = {name: np.ones(2, name) for name in ("bool", "uint8", "int32", "float16", "bfloat16", "float32")}
     loss = lambda params, key, x: (jnp.sum(params**2), jax.tree.map(jnp.asarray, ones))
     step = training.make_train_step(loss, optax.sgd(0.0), max_skipped=0)
     plan = lambda epoch: jnp.zeros((10, 1), jnp.int32)
-    feeds = [
-        training.resident(step, np.zeros(1), plan, steps_per_epoch=10),
-        training.streamed(step, lambda first: (np.zeros(1) for _ in range(first, 300))),
-    ]
-    for feed in feeds:
-        reports = []
-        state = training.init_state(jax.random.key(0), np.ones(2, np.float32), optax.sgd(0.0))
-        progress = training.begin(feed, state)
-        assert {str(progress.totals[name].dtype) for name in ones} == {"float32"}
-        assert progress.num_summed.dtype == jnp.int32
-        training.fit(feed, progress, num_steps=300, report_every=300, on_report=lambda r, p: reports.append(r))  # noqa: B023
-        for name in ones:
-            np.testing.assert_array_equal(reports[0].metrics[name], [1.0, 1.0], name)
+    if kind == "resident":
+        feed = training.resident(step, np.zeros(1), plan, steps_per_epoch=10)
+    else:
+        feed = training.streamed(step, lambda first: (np.zeros(1) for _ in range(first, 300)))
+    reports = []
+    state = training.init_state(jax.random.key(0), np.ones(2, np.float32), optax.sgd(0.0))
+    progress = training.begin(feed, state)
+    assert {str(progress.totals[name].dtype) for name in ones} == {"float32"}
+    assert progress.num_summed.dtype == jnp.int32
+    training.fit(feed, progress, num_steps=300, report_every=300, on_report=lambda r, p: reports.append(r))
+    for name in ones:
+        np.testing.assert_array_equal(reports[0].metrics[name], [1.0, 1.0], name)
 
 
 def stateful(returned):
