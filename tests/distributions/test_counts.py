@@ -140,7 +140,8 @@ def test_gamma_ratios_of_large_arguments_keep_their_digits_in_single_precision()
 @pytest.mark.parametrize(
     "likelihood",
     [
-        Poisson(np.float32([1.2]), 0),
+        # Draws of the negative binomial are Poisson's.
+        pytest.param(Poisson(np.float32([1.2]), 0), marks=pytest.mark.slow("draws of the sampler of the other family")),
         NegativeBinomial(np.float32([2.0, 0.2]), np.float32([np.log(1.5), 1.0]), 0),
     ],
 )
@@ -185,7 +186,8 @@ def test_kl_refuses_other_partners_and_other_events():
         vaejax.kl_divergence(q, Poisson(np.zeros(2)))
 
 
-@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow("another shape"))])
+@pytest.mark.slow("aligned by the function that test_densities maps over")
+@pytest.mark.parametrize("rank", [0, 1])
 def test_a_mapped_constructor_is_the_batched_one(rank):
     logits = np.random.default_rng(0).normal(size=(4, 4, 4)).astype(np.float32)
     total = np.linspace(0.5, 9.0, 4 ** (rank + 1)).reshape((4,) * (rank + 1)).astype(np.float32)

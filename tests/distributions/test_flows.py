@@ -128,8 +128,8 @@ FLOWS = {
 }
 SIZES = {"coupling, size 2": 2, "autoregressive, size 1": 1, "autoregressive, two layers and context": 4}
 VARIANTS = {
-    "coupling", "coupling, swapped", "coupling, size 2", "autoregressive, size 1", "autoregressive", "inverse planar",
-    "long chain", "iaf",
+    "coupling", "coupling, swapped", "coupling, size 2", "autoregressive, size 1", "autoregressive",
+    "autoregressive, two layers and context", "inverse planar", "long chain", "iaf", "elementwise affine",
 }  # fmt: skip
 
 
@@ -222,7 +222,18 @@ class Doubling:
 WIDER = {"alike": [], "the first wider": [0], "the rest wider": range(1, LOOP_FROM + 1), "another wider": [5]}
 
 
-@pytest.mark.parametrize("wide", [*WIDER, "of one's own"])
+PLACE = pytest.mark.slow("another place of the wider bijector")
+
+
+@pytest.mark.parametrize(
+    "wide",
+    [
+        "alike",
+        "the first wider",
+        "of one's own",
+        *(pytest.param(wide, marks=PLACE) for wide in ("the rest wider", "another wider")),
+    ],
+)
 def test_a_long_chain_is_its_bijectors_one_by_one(x64, wide):
     """Alike they are a loop; where one has a batch of parameters, or none at all, they are not."""
     flows = [affine(seed=seed) for seed in range(LOOP_FROM + 1)]
@@ -257,7 +268,7 @@ def test_what_there_is_to_compile_does_not_grow_with_a_chain():
         assert program(LOOP_FROM, move).count("tanh") == program(4 * LOOP_FROM, move).count("tanh")
 
 
-@pytest.mark.parametrize("make", [iaf, couplings_with_context])
+@pytest.mark.parametrize("make", [iaf, pytest.param(couplings_with_context, marks=pytest.mark.slow("another flow"))])
 def test_shared_weights_meet_the_context_of_each_example(x64, make):
     """Any batch of contexts and points gives what each example gives alone, and every output depends on its context."""
     flow, rng = make(), np.random.default_rng(2)
@@ -336,11 +347,10 @@ DENSITIES = {
 
 
 def densities(size):
-    """The names of the densities on vectors of a size: each kind of layer is in the fast tier once."""
-    slow = pytest.mark.slow("the same layers, or on vectors of another size")
+    """The names of the densities on vectors of a size: one of them is in the fast tier."""
+    slow = pytest.mark.slow("follows from the log-determinant and the inverse, which every layer is tested for")
     names = [name for name in DENSITIES if name.endswith(str(size))]
-    is_slow = lambda name: name in ("planar 2", "maf 2") or (size == 1 and name != "planar 1")
-    return [pytest.param(name, marks=slow) if is_slow(name) else name for name in names]
+    return [name if name == "radial 2" else pytest.param(name, marks=slow) for name in names]
 
 
 @cache
@@ -392,7 +402,7 @@ ANOTHER_FLOW = pytest.mark.slow("another flow")
 
 
 @pytest.mark.parametrize(
-    "name", ["iaf", pytest.param("planar", marks=ANOTHER_FLOW), pytest.param("mixed", marks=ANOTHER_FLOW)]
+    "name", ["radial", *(pytest.param(name, marks=ANOTHER_FLOW) for name in ("iaf", "planar", "mixed"))]
 )
 def test_a_draw_comes_with_its_density(x64, name):
     @jax.jit
@@ -455,37 +465,27 @@ def derivatives_and_differences(flow, y):
     return slopes[0], (above - below) / 2e-6
 
 
-# Slopes compile for longer: the fast tier has those of the shortest net of each kind.
-SHORTEST = {
-    "planar", "planar, nearly singular", "radial", "radial, nearly singular", "elementwise affine", "coupling",
-    "autoregressive",
-}  # fmt: skip
+def slow_but(fast, names, reason):
+    """The names as parameters of a test, slow for a reason unless they are in `fast`."""
+    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow(reason)) for name in names]
 
 
-def shortest_first(names):
-    slow = pytest.mark.slow("a longer flow of the same layers")
-    return [name if name in SHORTEST else pytest.param(name, marks=slow) for name in names]
-
-
+# A planar flow has the derivative of its root by hand.
 @pytest.mark.parametrize(
-    "name", shortest_first(name for name in FLOWS if name not in ("mixed", "maf", "inverse planar"))
+    "name",
+    slow_but(
+        {"planar", "planar, nearly singular"},
+        [name for name in FLOWS if name not in ("mixed", "maf", "inverse planar")],
+        "derived by JAX from directions that are tested",
+    ),
 )
 def test_gradients_through_both_directions_are_differences(x64, name):
     flow, y = FLOWS[name](seed=11), 0.5 * np.arange(1.0, 1.0 + size_of(name))
     chex.assert_trees_all_close(*derivatives_and_differences(flow, y), atol=1e-5, rtol=1e-5)
 
 
-SECOND_KIND = pytest.mark.slow("derivatives of the second order of another flow")
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        planar,
-        pytest.param(radial, marks=SECOND_KIND),
-        pytest.param(partial(autoregressive, scale=0.3), marks=SECOND_KIND),
-    ],
-)
+@pytest.mark.slow("derived by JAX from first derivatives that are tested")
+@pytest.mark.parametrize("make", [planar, radial, partial(autoregressive, scale=0.3)])
 def test_second_derivatives_through_the_inverse(x64, make):
     @jax.jit
     def derivative_and_difference(flow, y):
@@ -506,13 +506,9 @@ def test_second_derivatives_through_the_inverse(x64, make):
     chex.assert_trees_all_close(derivative, difference, atol=1e-4, rtol=1e-4)
 
 
-ANOTHER_SIZE = pytest.mark.slow("another size")
-
-
-@pytest.mark.parametrize("size", [pytest.param(1, marks=ANOTHER_SIZE), pytest.param(2, marks=ANOTHER_SIZE), 5])
-@pytest.mark.parametrize(
-    ("hidden_sizes", "context_size"), [((9,), 0), pytest.param((3, 8), 2, marks=pytest.mark.slow("another net"))]
-)
+@pytest.mark.slow("follows from the masks, which are tested below")
+@pytest.mark.parametrize("size", [1, 2, 5])
+@pytest.mark.parametrize(("hidden_sizes", "context_size"), [((9,), 0), ((3, 8), 2)])
 def test_the_jacobian_of_an_autoregressive_layer_is_triangular(x64, size, hidden_sizes, context_size):
     flow = autoregressive(size, hidden_sizes, context_size, seed=3)
 
@@ -549,9 +545,11 @@ STARTS = {
 @pytest.mark.parametrize(
     ("name", "num_layers", "size"),
     [
-        ("iaf with context", 2, 3),
-        ("maf", 1, 3),
         ("coupling", 1, 3),
+        pytest.param("maf", 1, 3, marks=pytest.mark.slow("the same layers as iaf")),
+        pytest.param(
+            "iaf with context", 2, 3, marks=pytest.mark.slow("as the posterior of that flow, in test_posteriors")
+        ),
         *[
             pytest.param(name, num_layers, size, marks=pytest.mark.slow("another length or size"))
             for name in STARTS
@@ -583,13 +581,23 @@ def outputs_and_slopes(flow, z):
     return jax.value_and_grad(weighted_sum, argnums=(0, 1), has_aux=True)(flow, z)
 
 
-@pytest.mark.parametrize("name", shortest_first(name for name in FLOWS if "singular" not in name))
+@pytest.mark.parametrize(
+    "name",
+    slow_but(
+        {"planar"},
+        [name for name in FLOWS if "singular" not in name],
+        "bounded by the functions that bound a planar flow",
+    ),
+)
 def test_huge_parameters_are_finite_in_single_precision(name):
     single, rng = FLOWS[name](), np.random.default_rng(5)
     z = rng.normal(size=(8, size_of(name))).astype(np.float32)
     for scale in (1e4, 1e4, 1e2, 1e-10):
         flow = jax.tree.map(lambda leaf, scale=scale: (scale * rng.normal(size=leaf.shape)).astype(np.float32), single)
         chex.assert_tree_all_finite(outputs_and_slopes(flow, z))
+
+
+RADIAL = pytest.mark.slow("compiles the slopes of another flow")
 
 
 @pytest.mark.parametrize(
@@ -599,8 +607,8 @@ def test_huge_parameters_are_finite_in_single_precision(name):
         (Planar(np.full(3, 1e-30, np.float32), np.ones(3, np.float32), np.float32(0.7)), 1.0),
         # w.z + b = 0 exactly, at a slope that float32 cannot tell from 0.
         (Planar(np.ones(3, np.float32), np.full(3, -1e4, np.float32), np.float32(0.0)), 0.0),
-        (Radial(np.ones(3, np.float32), np.float32(0.3), np.float32(2.0)), 1.0),
-        (Radial(np.ones(3, np.float32), np.float32(-1e4), np.float32(-1e4)), 1.0),
+        pytest.param(Radial(np.ones(3, np.float32), np.float32(0.3), np.float32(2.0)), 1.0, marks=RADIAL),
+        pytest.param(Radial(np.ones(3, np.float32), np.float32(-1e4), np.float32(-1e4)), 1.0, marks=RADIAL),
     ],
 )
 def test_singular_points_have_finite_gradients(flow, point):
@@ -629,7 +637,7 @@ ANOTHER_RANK = pytest.mark.slow("another kind or number of batch axes")
     ("make", "rank"),
     [
         (radial, 1),
-        (coupling, 1),
+        pytest.param(coupling, 1, marks=ANOTHER_RANK),
         pytest.param(iaf, 1, marks=ANOTHER_RANK),
         pytest.param(planar, 0, marks=ANOTHER_RANK),
         pytest.param(planar, 1, marks=ANOTHER_RANK),
@@ -648,14 +656,18 @@ def test_a_mapped_constructor_is_the_batched_one(make, rank):
         return Transformed(Normal(loc, 0.5), flow)
 
     mapped = lambda loc, flows: jax.vmap(construct)(loc, flows)
-    found = jax.jit(lambda loc, flows, value: mapped(loc, flows).log_prob(value))(loc, flows, value)
-    apart = jax.jit(lambda loc, flow, value: construct(loc, flow).log_prob(value))
-    expected = [apart(loc[i], jax.tree.map(lambda leaf, i=i: leaf[i], flows), value) for i in range(3)]
-    chex.assert_trees_all_close(found, np.stack(expected), rtol=1e-3, atol=1e-3)
+
+    @jax.jit
+    def mapped_and_apart(loc, flows, value):
+        apart = jax.lax.map(lambda pair: construct(*pair).log_prob(value), (loc, flows))
+        return mapped(loc, flows).log_prob(value), apart
+
+    chex.assert_trees_all_close(*mapped_and_apart(loc, flows, value), rtol=1e-3, atol=1e-3)
     draws = jax.eval_shape(lambda: mapped(loc, flows).sample(jax.random.key(3), (2,)))
     chex.assert_shape(draws, (2, 3, 3, 3, 3))
 
 
+@pytest.mark.slow("trains a flow, whose gradients are tested above")
 def test_a_flow_is_its_parameters():
     """It is fitted like any other parameters: a bimodal density that no Normal has."""
     rng = np.random.default_rng(0)
@@ -765,7 +777,7 @@ STANDARD = lambda: standard_normal.expand((2,))
         (lambda: Transformed(numpyro.Bernoulli(logits=np.ones(2)).to_event(1), Reverse()), ValueError, "discrete"),
         (lambda: Transformed(standard_normal, Reverse()), ValueError, "standard_normal.expand"),
         (lambda: Transformed(STANDARD(), affine()), ValueError, r"event shape \(3,\)"),
-        (lambda: Transformed(STANDARD(), Planar(np.ones((4, 2)), np.ones(2), 0.0)), ValueError, r"keep the shape \(2,\) .*got values of shape \(4, 2\).*batch axes"),
+        (lambda: Transformed(STANDARD(), Planar(np.ones((4, 2)), np.ones(2), 0.0)), ValueError, r"shape \(2,\) .*got .*\(4, 2\).*batch axes"),
         (lambda: Transformed(STANDARD(), Reverse()).sample(0), TypeError, "Transformed.sample: key"),
         (lambda: Transformed(STANDARD(), Reverse()).sample(jax.random.key(0), 3), TypeError, "must be a tuple"),
     ],

@@ -53,7 +53,10 @@ def test_the_density_is_that_of_the_joint_normal(x64, reverse):
     chex.assert_trees_all_equal((first, second), (z[:, :3], z[:, 3:]))
 
 
-@pytest.mark.parametrize("reverse", [False, True])
+OTHER_ORDER = pytest.mark.slow("the same parts in the other order, as the density proves it")
+
+
+@pytest.mark.parametrize("reverse", [False, pytest.param(True, marks=OTHER_ORDER)])
 def test_draws_have_the_moments_of_the_joint_normal(key, reverse):
     count = 40_000
     drawn = np.asarray(jax.jit(lambda key: chain(reverse).sample(key, (count,)))(key), np.float64)
@@ -168,6 +171,7 @@ def test_at_the_exact_posterior_every_weight_is_the_evidence(x64, key, path_grad
     assert (largest < 1e-9) == path_gradient
 
 
+@pytest.mark.slow("compiles the same model away from its exact posterior")
 def test_its_elbo_is_below_the_evidence_by_the_divergence(x64, key):
     x = np.array([0.5, -1.0, 2.0, 0.3])
 
@@ -261,7 +265,7 @@ def test_a_chain_of_three_layers_has_their_densities(x64, reverse):
     chex.assert_trees_all_close(found, expected, rtol=1e-9)
 
 
-@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("reverse", [True, pytest.param(False, marks=OTHER_ORDER)])
 def test_a_chain_is_drawn_from_its_first_layer_on(key, reverse):
     """Of exact layers, each is the mean that the one before gives it."""
 
@@ -283,6 +287,7 @@ def test_a_chain_of_one_layer_is_that_layer():
     assert markov_chain(first) is first
 
 
+@pytest.mark.slow("derived by JAX from a density that is tested above")
 def test_a_chain_is_a_pytree_whose_parameters_have_gradients():
     z = np.random.default_rng(0).normal(size=(4, 7)).astype(np.float32)
     gradient = jax.jit(jax.grad(lambda q, z: jnp.sum(q.log_prob(z))))(three_layers(), z)

@@ -69,6 +69,7 @@ def test_discrete_families_are_their_sums(x64):
         chex.assert_trees_all_close(value, np.sum(np.exp(log_q) * (log_q - log_p)), rtol=1e-12)
 
 
+@pytest.mark.slow("statistics of the closed form that any batches prove exactly")
 def test_full_covariance_agrees_with_the_diagonal_and_with_monte_carlo(x64, key):
     loc, scale = np.array([0.3, -1.0]), np.array([0.5, 2.0])
 
@@ -123,6 +124,7 @@ def log_ratios():
     return dict(zip(PAIRS, jax.device_get(draw(jax.random.key(20260))), strict=True))
 
 
+@pytest.mark.slow("statistics of what quadrature proves")
 @pytest.mark.parametrize("pair", PAIRS, ids=" to ".join)
 def test_is_the_mean_of_monte_carlo(pair):
     draws = log_ratios()[pair].astype(np.float64)

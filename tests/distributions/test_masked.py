@@ -41,7 +41,10 @@ BASES = {
 }
 
 # These compile for the longest, and mask as the others do.
-SLOW = {"poisson", "negative binomial", "logistic mixture"}
+SLOW = {
+    "poisson", "negative binomial", "logistic mixture", "laplace", "continuous bernoulli", "logistic", "numpyro",
+    "categorical",
+}  # fmt: skip
 NAMES = [pytest.param(name, marks=pytest.mark.slow("another family")) if name in SLOW else name for name in BASES]
 
 

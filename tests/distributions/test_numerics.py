@@ -76,7 +76,7 @@ def test_softplus_has_its_second_derivative_at_zero():
     chex.assert_trees_all_close(jax.jit(jax.grad(jax.grad(softplus)))(0.0), 0.25, rtol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [jnp.float32, pytest.param(jnp.bfloat16, marks=pytest.mark.slow("another dtype"))])
 def test_continuous_bernoulli_is_finite_at_every_logit(dtype):
     def figures(logit):
         density = lambda l: jax.vmap(lambda value: ContinuousBernoulli(l, 0).log_prob(value))(

@@ -23,6 +23,7 @@ def pairs(x):
     return jnp.stack([x, 1 - x], axis=-1)
 
 
+@pytest.mark.slow("follows from the formula of the paper, and three levels are in the fast tier")
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
 def test_of_two_levels_integrates_to_one(x64, temperature):
     """Over the logit of the first coordinate, whose Jacobian is x (1 - x)."""
@@ -139,7 +140,8 @@ def test_kl_refuses_other_partners_and_other_events():
         vaejax.kl_divergence(q, Categorical(np.zeros((3, 4))))
 
 
-@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow("another shape"))])
+@pytest.mark.slow("aligned by the function that other families are mapped over")
+@pytest.mark.parametrize("rank", [0, 1])
 def test_a_mapped_constructor_is_the_batched_one(rank):
     logits = np.random.default_rng(0).normal(size=(4, 4, 4, 4)).astype(np.float32)
     temperature = np.linspace(0.5, 2.0, 4 ** (rank + 1)).reshape((4,) * (rank + 1)).astype(np.float32)

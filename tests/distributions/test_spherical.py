@@ -68,56 +68,46 @@ def test_integrals_over_the_circle_and_the_sphere(x64, size):
 
 
 CONCENTRATIONS = np.float32([0.0, 0.5, 4.0, 300.0])
+# Draws for each of four pairs of parameters: of one shape, so that one program draws them all.
+COUNT = 40_000
 
 
 def figure(x):
-    return jnp.sin(x @ np.linspace(0.5, -1.0, x.shape[-1], dtype=x.dtype)) + x[..., -1] * x[..., -2]
+    sin = np.sin if isinstance(x, np.ndarray) else jnp.sin
+    return sin(x @ np.linspace(0.5, -1.0, x.shape[-1], dtype=x.dtype)) + x[..., -1] * x[..., -2]
 
 
 @jax.jit
 def draw(loc, concentration, key):
-    """A draw for each pair of parameters `[N, D]` and `[N]`, what is known of it, and slopes to the parameters.
+    """A draw for each pair of parameters `[N, D]` and `[N]`, and the slopes of `figure` there to the parameters."""
 
-    The slopes are those of `figure` at the draw, and of a sum of all outputs. The latter is not finite where an output,
-    or its slope, is not.
-    """
-    size = loc.shape[-1]
+    def total(loc, concentration):
+        x = PowerSpherical(loc, concentration).sample(key)
+        return jnp.sum(figure(x)), x
 
-    def outputs(loc, concentration):
-        q, uniform = PowerSpherical(loc, concentration), SphericalUniform(size)
-        x = q.sample(key)
-        fixed = jnp.eye(size)[0]
-        log_probs = [q.log_prob(x), q.log_prob(fixed), q.log_prob(-fixed)]
-        terms = {
-            "x": x,
-            "mean": q.mean,
-            "log ratio": log_probs[0] - uniform.log_prob(x),
-            "kl": vaejax.kl_divergence(q, uniform),
-        }
-        everything = jnp.stack([*log_probs, q.entropy, *x.T, *q.mean.T])
-        terms["sum"] = jnp.cos(jnp.arange(len(everything))) @ everything
-        return jnp.stack([figure(x), terms["sum"]]), terms
-
-    _, pull_back, terms = jax.vjp(outputs, loc, concentration, has_aux=True)
-    slopes = jax.vmap(pull_back)(jnp.broadcast_to(jnp.eye(2)[..., None], (2, 2, len(loc))))
-    return terms, *(jax.tree.map(lambda leaf, index=index: leaf[index], slopes) for index in (0, 1))
-
-
-def draws(locs, concentrations, count):
-    """`count` draws `[count, ...]` for each of a few pairs of parameters, in parts of 40,000 in all."""
-    copies = 40_000 // len(locs)
-    loc, concentration = (np.repeat(np.float32(each), copies, axis=0) for each in (locs, concentrations))
-    keys = map(jax.random.key, range(count // copies))
-    parts = [jax.device_get(draw(loc, concentration, key)) for key in keys]
-    split = lambda leaf: np.moveaxis(leaf.reshape(len(locs), copies, *leaf.shape[1:]), 0, 1)
-    return jax.tree.map(lambda *leaves: np.concatenate(list(map(split, leaves))).astype(np.float64), *parts)
+    slopes, x = jax.grad(total, (0, 1), has_aux=True)(loc, concentration)
+    return x, *slopes
 
 
 @cache
+def draws(locs, concentrations):
+    """`COUNT` draws `[COUNT, 4, D]` for each of four pairs of parameters, and their slopes."""
+    loc, concentration = (np.repeat(np.float32(each), COUNT, axis=0) for each in (locs, concentrations))
+    split = lambda leaf: np.moveaxis(leaf.reshape(4, COUNT, *leaf.shape[1:]), 0, 1)
+    return jax.tree.map(split, jax.device_get(draw(loc, concentration, jax.random.key(0))))
+
+
 def draws_of(size):
-    """`loc`, and 40,000 draws for each concentration."""
+    """`loc`, and draws for each concentration."""
     loc = np.linspace(-1.0, 0.7, size).astype(np.float32)
-    return loc, draws(np.tile(loc, (4, 1)), CONCENTRATIONS, 40_000)[0]
+    return loc, draws((tuple(loc),) * 4, tuple(CONCENTRATIONS))[0]
+
+
+@cache
+def figures_of(size):
+    """What is known of the draws."""
+    loc, x = draws_of(size)
+    return jax.device_get(figures_at(np.tile(loc, (4, 1)), CONCENTRATIONS, x))
 
 
 SIZES = [pytest.param(2, marks=ANOTHER_SIZE), 3, pytest.param(10, marks=ANOTHER_SIZE)]
@@ -126,14 +116,14 @@ SIZES = [pytest.param(2, marks=ANOTHER_SIZE), 3, pytest.param(10, marks=ANOTHER_
 @pytest.mark.parametrize("size", SIZES)
 def test_projections_of_draws_follow_the_density(size):
     """(1 + loc . x) / 2 is Beta(k + (D - 1) / 2, (D - 1) / 2), and around loc all directions are alike."""
-    loc, found = draws_of(size)
+    (loc, drawn), mean = draws_of(size), figures_of(size)["mean"]
     unit, beta = loc / np.linalg.norm(loc.astype(np.float64)), (size - 1) / 2
     for index, concentration in enumerate(CONCENTRATIONS):
-        x = found["x"][:, index]
-        chex.assert_trees_all_close(np.sum(x**2, -1), np.ones(40_000), atol=1e-5)
+        x = drawn[:, index].astype(np.float64)
+        chex.assert_trees_all_close(np.sum(x**2, -1), np.ones(COUNT), atol=1e-5)
         away = np.sum((x - unit) ** 2, -1) / 4
         assert scipy.stats.kstest(away, scipy.stats.beta(beta, beta + concentration).cdf).statistic * 200 < 2.7
-        assert np.all(np.abs(x.mean(0) - found["mean"][0, index]) < 5 * x.std(0) / 200)
+        assert np.all(np.abs(x.mean(0) - mean[index]) < 5 * x.std(0) / 200)
         # The covariance of the projection off loc is that of an isotropic vector.
         rest = x - (x @ unit)[:, None] * unit
         isotropic = np.mean(np.sum(rest**2, -1)) / (size - 1) * (np.eye(size) - np.outer(unit, unit))
@@ -143,9 +133,9 @@ def test_projections_of_draws_follow_the_density(size):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_divergence_is_the_mean_of_monte_carlo(size):
-    _, found = draws_of(size)
-    log_ratio = found["log ratio"]
-    assert np.all(np.abs(log_ratio.mean(0) - found["kl"][0]) < 5 * log_ratio.std(0) / 200 + 2e-6)
+    found = figures_of(size)
+    log_ratio = found["log q"].astype(np.float64) - found["log uniform"]
+    assert np.all(np.abs(log_ratio.mean(0) - found["kl"]) < 5 * log_ratio.std(0) / 200 + 2e-6)
 
 
 @pytest.mark.parametrize("size", [pytest.param(2, marks=ANOTHER_SIZE), 3, pytest.param(7, marks=ANOTHER_SIZE)])
@@ -173,16 +163,16 @@ def expectations(loc, concentration):
     """E `figure` by quadrature, for four pairs of parameters at once."""
     points, weights = sphere()
     log_q = np.asarray(figures_at(loc, concentration, points[:, None])["log q"])
-    return (weights * np.asarray(figure(points))) @ np.exp(log_q)
+    return (weights * figure(points)) @ np.exp(log_q)
 
 
-LOCS = [(1.0, 0.0, 0.0), (-1.0, 0.0, 0.0), (0.0, 0.6, 0.8), (0.5, -0.4, 0.7)]
+LOCS = ((1.0, 0.0, 0.0), (-1.0, 0.0, 0.0), (0.0, 0.6, 0.8), (0.5, -0.4, 0.7))
 
 
 def test_path_gradients_are_those_of_the_expectation():
     """Also where loc is the axis itself: d/d theta E f(x) by quadrature, and by draws."""
-    _, slopes, _ = draws(LOCS, [3.0] * len(LOCS), 40_000)
-    found = np.concatenate([slopes[0], slopes[1][..., None]], axis=-1)
+    _, *slopes = draws(LOCS, (3.0,) * 4)
+    found = np.concatenate([slopes[0], slopes[1][..., None]], axis=-1).astype(np.float64)
     for index, loc in enumerate(LOCS):
         parameters, steps = np.array([*loc, 3.0]), 1e-5 * np.eye(4)
         with jax.enable_x64(True):
@@ -193,11 +183,31 @@ def test_path_gradients_are_those_of_the_expectation():
         assert np.all(np.abs(own.mean(0) - (above - below) / 2e-5) < 5 * own.std(0) / 200 + 1e-6)
 
 
+def extremes(size):
+    """A row for each draw: four directions, of any length and of none, with four concentrations each."""
+    locs = np.float32([np.eye(size)[0], -np.eye(size)[0], np.zeros(size), 1e-3 * np.ones(size)])
+    concentrations = np.float32([0.0, 1e-3, 1.0, 1e6])
+    pairs = np.repeat(locs, 4, axis=0), np.tile(concentrations, 4)
+    return [np.repeat(each, 4 * COUNT // 16, axis=0) for each in pairs]
+
+
 @pytest.mark.parametrize("size", [3, pytest.param(2, marks=ANOTHER_SIZE), pytest.param(5, marks=ANOTHER_SIZE)])
-def test_gradients_are_finite_at_the_extremes(size):
-    locs = [np.eye(size)[0], -np.eye(size)[0], np.zeros(size), 1e-3 * np.ones(size)]
-    concentrations = [0.0, 1e-3, 1.0, 1e6]
-    chex.assert_tree_all_finite(draws(np.repeat(locs, 4, axis=0), concentrations * 4, 2_500))
+def test_draws_and_their_gradients_are_finite_at_the_extremes(size):
+    chex.assert_tree_all_finite(draw(*extremes(size), jax.random.key(0)))
+
+
+@pytest.mark.slow("compiles the gradient of all outputs")
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_gradients_of_all_outputs_are_finite_at_the_extremes(size):
+    def total(loc, concentration):
+        q, uniform = PowerSpherical(loc, concentration), SphericalUniform(size)
+        x, fixed = q.sample(jax.random.key(0)), jnp.eye(size)[0]
+        log_probs = [q.log_prob(x), q.log_prob(fixed), q.log_prob(-fixed)]
+        # Not finite where an output, or its slope, is not.
+        everything = jnp.stack([*log_probs, q.entropy, vaejax.kl_divergence(q, uniform), *x.T, *q.mean.T])
+        return jnp.sum(jnp.cos(jnp.arange(len(everything))) @ everything)
+
+    chex.assert_tree_all_finite(jax.jit(jax.value_and_grad(total, (0, 1)))(*extremes(size)))
 
 
 def test_single_precision_keeps_its_digits_at_high_concentration():
@@ -205,7 +215,12 @@ def test_single_precision_keeps_its_digits_at_high_concentration():
     loc = np.float32([[0.6, 0.0, 0.8]] * 2)
     x = np.stack([[0.6, 1.0 / k**0.5, 0.8] for k in concentrations])
     x = np.float32(x / np.linalg.norm(x, axis=-1, keepdims=True))
-    found = jax.device_get(figures_at(loc, concentrations, x))
+    # In the shape of the draws above, for which the program is compiled.
+    found = figures_at(
+        np.tile(loc, (2, 1)), np.tile(concentrations, 2), np.broadcast_to(np.tile(x, (2, 1)), (COUNT, 4, 3))
+    )
+    found = {name: np.asarray(found[name])[..., :2] for name in ("entropy", "log q", "kl")}
+    found["log q"] = found["log q"][0]
     # In double precision by scipy, where N = 2^(k + 2) pi / (k + 1), from the distance of x and loc.
     k, unit = concentrations.astype(np.float64), np.array([0.6, 0.0, 0.8])
     log_n = (k + 2) * math.log(2.0) + math.log(math.pi) - np.log(k + 1)
@@ -226,12 +241,8 @@ def test_unit_vectors_of_any_length_and_of_none():
     chex.assert_trees_all_equal(jax.jit(jax.jacrev(unit_vector))(jnp.zeros(2)), jnp.zeros((2, 2)))
 
 
-ANOTHER_RANK = pytest.mark.slow("other numbers of batch axes")
-
-
-@pytest.mark.parametrize(
-    "ranks", [(1, 0), *(pytest.param(ranks, marks=ANOTHER_RANK) for ranks in [(0, 0), (0, 1), (1, 1)])]
-)
+@pytest.mark.slow("aligned by the function that other families are mapped over")
+@pytest.mark.parametrize("ranks", [(1, 0), (0, 0), (0, 1), (1, 1)])
 def test_a_mapped_constructor_is_the_batched_one(ranks):
     rng = np.random.default_rng(0)
     loc = rng.normal(size=(4,) * (2 + ranks[0])).astype(np.float32)
@@ -241,10 +252,15 @@ def test_a_mapped_constructor_is_the_batched_one(ranks):
     value /= np.linalg.norm(value, axis=-1, keepdims=True)
     figures = lambda q, value: (q.log_prob(value), q.mean, q.entropy)
     mapped = lambda loc, concentration: jax.vmap(PowerSpherical)(loc, concentration)
-    found = jax.jit(lambda l, k, v: figures(mapped(l, k), v))(loc, concentration, value)
-    apart = jax.jit(lambda l, k, v: figures(PowerSpherical(l, k), v))
-    expected = [apart(*each) for each in zip(loc, concentration, value, strict=True)]
-    chex.assert_trees_all_close(found, jax.tree.map(lambda *parts: np.stack(parts), *expected), rtol=1e-5)
+
+    @jax.jit
+    def mapped_and_apart(loc, concentration, value):
+        apart = lambda *arrays: figures(PowerSpherical(*arrays[:2]), arrays[2])
+        return figures(mapped(loc, concentration), value), jax.lax.map(
+            lambda arrays: apart(*arrays), (loc, concentration, value)
+        )
+
+    chex.assert_trees_all_close(*mapped_and_apart(loc, concentration, value), rtol=1e-5)
     draws = jax.eval_shape(lambda: mapped(loc, concentration).sample(jax.random.key(0), (2,)))
     chex.assert_shape(draws, (2, *value.shape))
 

@@ -1,6 +1,6 @@
 """Annealed importance sampling against the linear-Gaussian oracle, and the moves it is made of."""
 
-from functools import partial
+from functools import cache, partial
 
 import chex
 import jax
@@ -78,6 +78,7 @@ def test_small_steps_conserve_energy_and_wild_ones_stay(key):
     np.testing.assert_array_equal(wild.acceptance, np.zeros(500))
 
 
+@cache
 def sandwich(num_temperatures):
     """400 examples with a key each."""
     run = lambda key: bidirectional(
@@ -87,24 +88,27 @@ def sandwich(num_temperatures):
     return jax.tree.map(lambda leaf: np.asarray(leaf)[:, 0], jax.jit(jax.vmap(run))(keys))
 
 
-def test_bounds_enclose_log_p_and_close_in_on_it():
-    gaps = []
-    for num_temperatures in (8, 80):
-        bounds = sandwich(num_temperatures)
-        exact = log_p(bounds.x)
-        # Exactly, however few the temperatures: E[w] = p(x) forwards, E[1 / w] = 1 / p(x) backwards.
-        assert is_zero(np.exp(bounds.lower.value - exact) - 1)
-        assert is_zero(np.exp(exact - bounds.upper.value) - 1)
-        below, above = exact - bounds.lower.value, bounds.upper.value - exact
-        error = lambda values: np.std(values) / len(values) ** 0.5
-        for each in (below, above):
-            assert np.mean(each) > (3 if num_temperatures == 8 else -5) * error(each)
-        gaps.append(np.mean(below + above))
-        for each in (bounds.lower, bounds.upper):
-            assert np.all((each.effective_sample_size >= 1) & (each.effective_sample_size <= 4.0001))
-    assert gaps[1] < gaps[0] / 3
-    # The pilots have found the acceptance that they looked for, and the chains have it too.
-    assert abs(np.mean(bounds.lower.acceptance) - 0.65) < 0.2
+MORE = pytest.mark.slow("compiles the chains again for more temperatures")
+
+
+@pytest.mark.parametrize("num_temperatures", [8, pytest.param(80, marks=MORE)])
+def test_bounds_enclose_log_p_and_close_in_on_it(num_temperatures):
+    bounds = sandwich(num_temperatures)
+    exact = log_p(bounds.x)
+    # Exactly, however few the temperatures: E[w] = p(x) forwards, E[1 / w] = 1 / p(x) backwards.
+    assert is_zero(np.exp(bounds.lower.value - exact) - 1)
+    assert is_zero(np.exp(exact - bounds.upper.value) - 1)
+    below, above = exact - bounds.lower.value, bounds.upper.value - exact
+    error = lambda values: np.std(values) / len(values) ** 0.5
+    for each in (below, above):
+        assert np.mean(each) > (3 if num_temperatures == 8 else -5) * error(each)
+    for each in (bounds.lower, bounds.upper):
+        assert np.all((each.effective_sample_size >= 1) & (each.effective_sample_size <= 4.0001))
+    if num_temperatures > 8:
+        few = sandwich(8)
+        assert np.mean(below + above) < np.mean(few.upper.value - few.lower.value) / 3
+    # The pilots of many temperatures have found the acceptance that they looked for, and the chains have it too.
+    assert num_temperatures == 8 or abs(np.mean(bounds.lower.acceptance) - 0.65) < 0.2
     assert abs(np.mean(bounds.upper.acceptance) - np.mean(bounds.lower.acceptance)) < 0.1
     # The latents that are given are those of which x was made.
     assert is_zero(bounds.x - reconstruction(bounds.latents))
@@ -148,7 +152,7 @@ def test_step_sizes_know_nothing_of_the_chains_that_count():
     assert len(np.unique(first)) == 19
 
 
-@pytest.mark.parametrize("near", [False, True])
+@pytest.mark.parametrize("near", [True, pytest.param(False, marks=pytest.mark.slow("another start of the chains"))])
 def test_one_temperature_is_importance_sampling(key, near):
     """Of a batch, from the prior over one latent or from a posterior for each: the chains do not move."""
     noise = np.random.default_rng(1).normal(size=(3, 5))
@@ -174,10 +178,10 @@ BAD = {
     "steps": ({"step_size": 0.0}, ValueError, "step_size must be positive"),
     "temperatures": ({"num_temperatures": 0}, ValueError, "num_temperatures must be at least 1; got 0"),
     "pilots": ({"num_pilots": 0}, ValueError, "num_pilots must be at least 1; got 0"),
-    "no distribution": ({"base": 3.0}, TypeError, "base must be a distribution with sample and log_prob; got float"),
+    "no distribution": ({"base": 3.0}, TypeError, "base .*got float"),
     "events": (
         {"decode": lambda z: Normal(np.ones((4, 5)), 1.0), "base": standard_normal.expand((3, 2))},
-        ValueError, r"one log-probability per example; got shape \(4,\) where the log-density of base has \(3,\)",
+        ValueError, r"per example; got shape \(4,\) .*base has \(3,\)",
     ),
 }  # fmt: skip
 

@@ -1,6 +1,6 @@
 """Disentanglement scores of synthetic codes with a known answer."""
 
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -36,6 +36,11 @@ def scores(codes, factors=FACTORS):
     }
 
 
+@cache
+def scores_of_noisy():
+    return scores(NOISY)
+
+
 def test_the_factors_themselves_score_1_in_any_order_sign_and_scale():
     codes = FACTORS[:, [2, 0, 1]] * [1e-3, -5.0, 1e4] + [1.0, 0.0, -9.0]
     for unused in (0, 2):
@@ -50,7 +55,9 @@ def test_noise_scores_0_or_a_guess():
     assert found["informativeness"] == pytest.approx((1 / 6 + 1 / 5 + 1 / 4) / 3, abs=0.06)
 
 
-@pytest.mark.parametrize("score", [factor_vae_score, beta_vae_score])
+@pytest.mark.parametrize(
+    "score", [factor_vae_score, pytest.param(beta_vae_score, marks=pytest.mark.slow("another classifier"))]
+)
 def test_classifiers_learn_nothing_from_noise(score):
     """Fitted to few points and scored on many others: on the same it would be right far more often than a third."""
     found = [score(NOISE, FACTORS, num_train=20, num_test=600, seed=seed) for seed in range(4)]
@@ -100,11 +107,11 @@ def test_one_axis_for_two_factors_is_complete_and_not_disentangled():
     "scales", [(2.0**9, 1.0, 2.0**-9), pytest.param((2.0**-9, 2.0**9, 1.0), marks=pytest.mark.slow("other scales"))]
 )
 def test_the_scales_of_the_axes_change_nothing(scales):
-    assert scores(NOISY * scales) == scores(NOISY)
+    assert scores(NOISY * scales) == scores_of_noisy()
 
 
 def test_the_order_of_the_axes_changes_nothing():
-    first, second = scores(NOISY), scores(NOISY[:, [1, 2, 0]])
+    first, second = scores_of_noisy(), scores(NOISY[:, [1, 2, 0]])
     assert first == pytest.approx(second, abs=0.03)
     assert first["gap"] == pytest.approx(second["gap"], abs=1e-12)
     assert first["factor_vae"] == second["factor_vae"] > 0.95
@@ -186,14 +193,14 @@ def test_bad_input_is_named():
             score(NOISE, FACTORS / 2)
         with pytest.raises(ValueError, match="codes must have two axes at least"):
             score(NOISE[:, :1], FACTORS)
-        with pytest.raises(ValueError, match=r"factors must have shape \[1440, F\], as codes have; got \(9, 3\)"):
+        with pytest.raises(ValueError, match=r"factors .*\[1440, F\].*got \(9, 3\)"):
             score(NOISE, FACTORS[:9])
         with pytest.raises(ValueError, match="codes must be finite; 1440 of 1440"):
             score(NOISE * np.nan, FACTORS)
     for score in (dci, beta_vae_score):
         with pytest.raises(ValueError, match="the number of factors must be at least 2; got 1"):
             score(NOISE, FACTORS[:, :1])
-    with pytest.raises(ValueError, match=r"categorical must name columns of factors, from 0 to 2; got \(3,\)"):
+    with pytest.raises(ValueError, match=r"categorical .*from 0 to 2; got \(3,\)"):
         sap(NOISE, FACTORS, categorical=(3,))
     with pytest.raises(ValueError, match="too few examples to hold some out; got 2"):
         dci(NOISE[:2], np.array([[0, 1], [1, 0]]))

@@ -54,6 +54,7 @@ class SharedWidth:
 
 
 SHAPE = pytest.mark.slow("another number of examples at a time")
+FAMILY = pytest.mark.slow("another family of posteriors")
 POSTERIORS = {
     "a ragged chunk": (lambda: Normal(LOC, SCALE), 3, NORMAL),
     "one by one": (lambda: Normal(LOC, SCALE), 1, NORMAL),
@@ -68,7 +69,22 @@ POSTERIORS = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=SHAPE if name in ("one by one", "all at once") else ()) for name in POSTERIORS]
+    "name",
+    [
+        "a ragged chunk",
+        "a shared scale",
+        *(pytest.param(name, marks=SHAPE) for name in ("one by one", "all at once")),
+        *(
+            pytest.param(name, marks=FAMILY)
+            for name in (
+                "a flow with shared weights",
+                "full covariances",
+                "numpyro's",
+                "another of numpyro's",
+                "one of your own",
+            )
+        ),
+    ],
 )
 def test_the_aggregate_density_is_the_mean_over_all_posteriors_whatever_the_chunks(name):
     make, chunk_size, expected = POSTERIORS[name]
@@ -160,11 +176,11 @@ def test_bad_posteriors_are_named(key):
     zeros = lambda *shape: np.zeros(shape, np.float32)
     with pytest.raises(TypeError, match="Delta is a point and has no density"):
         draw(lambda: vaejax.Delta(zeros(4, 2)))
-    with pytest.raises(ValueError, match=r"q must have one batch axis.*got draws of shape \(4, 2\) with 2"):
+    with pytest.raises(ValueError, match=r"q .*one batch axis.*got .*\(4, 2\) with 2"):
         draw(lambda: Normal(zeros(4, 2), 1.0, 2))
     with pytest.raises(ValueError, match="number of posteriors must be at least 2; got 1"):
         draw(lambda: Normal(zeros(1, 2), 1.0))
-    with pytest.raises(ValueError, match=r"prior must give one log-density per latent of shape \(3, 2\)"):
+    with pytest.raises(ValueError, match=r"prior .*per latent of shape \(3, 2\)"):
         draw(lambda: Normal(zeros(4, 3, 2), 1.0, 2))
     with pytest.raises(ValueError, match=r"z must have shape \[B, 2\]; got \(4, 3\)"):
         density(zeros(4, 3), lambda: Normal(zeros(4, 2), 1.0))

@@ -6,7 +6,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as numpyro
 import pytest
 import scipy.stats
 
@@ -28,6 +27,11 @@ HEADS = {
 another_shape = pytest.mark.slow("another shape of the same law")
 
 
+def slow_but(*fast):
+    slow = pytest.mark.slow("another head; each is compiled by itself")
+    return [name if name in fast else pytest.param(name, marks=slow) for name in HEADS]
+
+
 def data(batch=()):
     return np.random.default_rng(3).integers(0, LEVELS, (*batch, *EVENT))
 
@@ -37,14 +41,15 @@ def outputs(head, batch=(), event=EVENT):
     return np.random.default_rng(1).standard_normal((*batch, *event, head.channels)).astype(np.float32)
 
 
+@pytest.mark.parametrize("name", slow_but("discretized logistic"))
 @pytest.mark.parametrize(
     "batch", [pytest.param((), marks=another_shape), pytest.param((5,), marks=another_shape), (2, 3)]
 )
-def test_any_batch_axes(batch):
-    first = (0,) * len(batch)
+def test_any_batch_axes(name, batch):
+    (head, kind, highest), first = HEADS[name], (0,) * len(batch)
 
-    def figures(name, raw):
-        head, kind, _ = HEADS[name]
+    @jax.jit
+    def figures(raw):
         params = head.init(jax.random.key(0), EVENT)
         p = head.distribution(params, raw, 2)
         assert type(p) is kind
@@ -52,86 +57,74 @@ def test_any_batch_axes(batch):
         alone = head.distribution(params, raw[first], 2).log_prob(draws[0][first])
         return p.mean, draws, p.log_prob(draws), p.support(draws), alone
 
-    raw = {name: outputs(head, batch) for name, (head, _, _) in HEADS.items()}
-    of_all = jax.jit(lambda raw: {name: figures(name, raw[name]) for name in HEADS})
-    for name, (mean, draws, log_probs, inside, alone) in jax.device_get(of_all(raw)).items():
-        highest = HEADS[name][2]
-        chex.assert_shape(mean, (*batch, *EVENT))
-        chex.assert_shape(draws, (4, *batch, *EVENT))
-        chex.assert_shape(log_probs, (4, *batch))
-        assert np.issubdtype(draws.dtype, np.integer)
-        assert np.all(inside)
-        assert np.all((mean > 0) & (mean < highest))
-        assert np.all((draws >= 0) & (draws <= highest))
-        assert np.all(log_probs < 0)
-        # An example by itself has the probability that it has among others.
-        chex.assert_trees_all_close(alone, log_probs[0][first], rtol=1e-5)
+    mean, draws, log_probs, inside, alone = jax.device_get(figures(outputs(head, batch)))
+    chex.assert_shape(mean, (*batch, *EVENT))
+    chex.assert_shape(draws, (4, *batch, *EVENT))
+    chex.assert_shape(log_probs, (4, *batch))
+    assert np.issubdtype(draws.dtype, np.integer)
+    assert np.all(inside)
+    assert np.all((mean > 0) & (mean < highest))
+    assert np.all((draws >= 0) & (draws <= highest))
+    assert np.all(log_probs < 0)
+    # An example by itself has the probability that it has among others.
+    chex.assert_trees_all_close(alone, log_probs[0][first], rtol=1e-5)
 
 
-def test_a_wild_net_stays_finite():
-    wild = {}
-    for name, (head, _, _) in HEADS.items():
-        signs = np.random.default_rng(1).choice([-1, 1], (6, *EVENT, head.channels))
-        signs[0], signs[1] = 1, -1
-        wild[name] = 1e4 * signs.astype(np.float32)
+@pytest.mark.parametrize("name", slow_but("poisson"))
+def test_a_wild_net_stays_finite(name):
+    head, _, highest = HEADS[name]
+    signs = np.random.default_rng(1).choice([-1, 1], (6, *EVENT, head.channels))
+    signs[0], signs[1] = 1, -1
+    wild, x = 1e4 * signs.astype(np.float32), data((6,))
 
-    def total(name, raw, params, x):
-        p = HEADS[name][0].distribution(params, raw, 2)
+    def total(raw, params):
+        p = head.distribution(params, raw, 2)
         log_prob = p.log_prob(x)
         return jnp.sum(log_prob), (log_prob, p.mean)
 
-    @jax.jit
-    def figures(raw, params, x):
-        gradient_of = jax.value_and_grad(total, argnums=(1, 2), has_aux=True)
-        return {name: gradient_of(name, raw[name], params[name], x) for name in HEADS}
-
-    shapes = jax.eval_shape(lambda: {name: head.init(jax.random.key(0), EVENT) for name, (head, _, _) in HEADS.items()})
+    figures = jax.jit(jax.value_and_grad(total, argnums=(0, 1), has_aux=True))
+    shapes = jax.eval_shape(lambda: head.init(jax.random.key(0), EVENT))
     for value in (np.log(2.0), 1e4, -1e4):
         own = jax.tree.map(lambda leaf, value=value: np.full(leaf.shape, value, np.float32), shapes)
-        for name, ((_, (log_prob, mean)), gradient) in jax.device_get(figures(wild, own, data((6,)))).items():
-            chex.assert_tree_all_finite((log_prob, mean, gradient))
-            assert np.all((mean >= 0) & (mean <= HEADS[name][2])), name
+        (_, (log_prob, mean)), gradient = jax.device_get(figures(wild, own))
+        chex.assert_tree_all_finite((log_prob, mean, gradient))
+        assert np.all((mean >= 0) & (mean <= highest))
 
 
-def test_every_parameter_of_a_model_learns():
-    models = {name: nets.mlp(EVENT, 3, hidden_sizes=(5,), likelihood=head) for name, (head, _, _) in HEADS.items()}
+@pytest.mark.slow("other heads on the net that test_nets differentiates")
+@pytest.mark.parametrize("name", HEADS)
+def test_every_parameter_of_a_model_learns(name):
+    model = nets.mlp(EVENT, 3, hidden_sizes=(5,), likelihood=HEADS[name][0])
 
-    def loss(name, params, x):
-        encode, decode = (partial(each, params) for each in (models[name].encode, models[name].decode))
-        return vaejax.negative_elbo(jax.random.key(2), x, encode, decode)
+    def loss(params, x):
+        return vaejax.negative_elbo(jax.random.key(2), x, partial(model.encode, params), partial(model.decode, params))
 
-    @jax.jit
-    def bounds(params, x):
-        gradient_of = jax.value_and_grad(loss, argnums=1, has_aux=True)
-        return {name: gradient_of(name, params[name], x) for name in HEADS}
-
-    params = {name: random_params(model) for name, model in models.items()}
-    for name, ((_, terms), gradient) in jax.device_get(bounds(params, data((4,)))).items():
-        chex.assert_shape(terms.value, (4,))
-        chex.assert_tree_all_finite(gradient)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
-            assert np.any(leaf != 0), (name, jax.tree_util.keystr(path))
+    bound = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    (_, terms), gradient = jax.device_get(bound(random_params(model), data((4,))))
+    chex.assert_shape(terms.value, (4,))
+    chex.assert_tree_all_finite(gradient)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
+        assert np.any(leaf != 0), jax.tree_util.keystr(path)
 
 
-def test_counts_are_numpyros():
+def test_counts_are_scipys():
     raw, x = 2.0 * outputs(likelihoods.poisson(), (5,)), data((5,))
     dispersion = np.array([[0.5, 1.0], [2.0, 3.0], [10.0, 0.1]], np.float32)
 
     @jax.jit
     def figures(raw, x):
-        rate = jnp.exp(raw[..., 0])
-        ours = likelihoods.poisson().distribution({}, raw, 2)
-        theirs = numpyro.Poisson(rate).to_event(2)
-        poisson = (ours.log_prob(x), ours.mean), (theirs.log_prob(x), rate)
-        ours = likelihoods.negative_binomial().distribution({"log_dispersion": jnp.log(dispersion)}, raw, 2)
-        theirs = numpyro.NegativeBinomial2(rate, dispersion).to_event(2)
-        return poisson, ((ours.log_prob(x), ours.mean), (theirs.log_prob(x), rate))
+        poisson = likelihoods.poisson().distribution({}, raw, 2)
+        binomial = likelihoods.negative_binomial().distribution({"log_dispersion": jnp.log(dispersion)}, raw, 2)
+        return [(p.log_prob(x), p.mean) for p in (poisson, binomial)]
 
-    ((log_prob, mean), (expected, rate)), ((log_prob_2, mean_2), (expected_2, _)) = figures(raw, x)
-    chex.assert_trees_all_close(log_prob, expected, rtol=1e-5)
-    chex.assert_trees_all_close(mean, rate, rtol=1e-6)
-    chex.assert_trees_all_close(log_prob_2, expected_2, rtol=1e-4)
-    chex.assert_trees_all_close(mean_2, rate, rtol=1e-5)
+    (log_prob, mean), (log_prob_2, mean_2) = figures(raw, x)
+    rate = np.exp(raw[..., 0].astype(np.float64))
+    expected = scipy.stats.poisson(rate).logpmf(x).sum((1, 2))
+    chex.assert_trees_all_close(log_prob, expected.astype(np.float32), rtol=1e-5)
+    chex.assert_trees_all_close(mean, rate.astype(np.float32), rtol=1e-6)
+    expected = scipy.stats.nbinom(dispersion, dispersion / (dispersion + rate)).logpmf(x).sum((1, 2))
+    chex.assert_trees_all_close(log_prob_2, expected.astype(np.float32), rtol=1e-4)
+    chex.assert_trees_all_close(mean_2, rate.astype(np.float32), rtol=1e-5)
 
 
 def test_the_dispersion_is_one_for_each_element_and_starts_as_it_is_told():

@@ -41,17 +41,22 @@ def loss_of(model):
     )
 
 
-OTHER_HEADS = pytest.mark.slow("other heads on the same convolutions")
+# One head without parameters of its own and one with.
+FEW = ("bernoulli", "learned_normal")
+OTHERS = tuple(name for name in LIKELIHOODS if name not in FEW)
+OTHER_HEADS = pytest.mark.slow("other heads on the same net")
+OTHER_NET = pytest.mark.slow("another net of the same law")
 
 
 @pytest.mark.parametrize(
     ("maker", "names"),
     [
-        ("mlp", tuple(LIKELIHOODS)),
-        ("conv", ("bernoulli",)),
-        pytest.param("conv", tuple(name for name in LIKELIHOODS if name != "bernoulli"), marks=OTHER_HEADS),
+        ("mlp", FEW),
+        pytest.param("mlp", OTHERS, marks=OTHER_HEADS),
+        pytest.param("conv", FEW, marks=OTHER_NET),
+        pytest.param("conv", OTHERS, marks=OTHER_HEADS),
     ],
-    ids=["mlp", "conv", "conv with other heads"],
+    ids=["mlp", "mlp with other heads", "conv", "conv with other heads"],
 )
 def test_every_net_with_every_likelihood_gives_a_bound_and_gradients(maker, names):
     models = {name: MAKERS[maker](likelihood=LIKELIHOODS[name][0]) for name in names}
@@ -87,7 +92,7 @@ def test_what_is_decoded_has_the_axes_of_data(name, maker):
         chex.assert_shape(draws, (2, 5, *SHAPE))
 
 
-@pytest.mark.parametrize("maker", MAKERS)
+@pytest.mark.parametrize("maker", ["mlp", pytest.param("conv", marks=OTHER_NET)])
 def test_any_batch_axes(maker):
     model = MAKERS[maker]()
 
@@ -105,16 +110,23 @@ def test_any_batch_axes(maker):
     assert not np.allclose(logits[0], logits[1])
 
 
-@pytest.mark.parametrize("maker", ["mlp", pytest.param("conv", marks=pytest.mark.slow("another net of the same law"))])
+@pytest.mark.parametrize("maker", ["mlp", pytest.param("conv", marks=OTHER_NET)])
 def test_parameters_are_plain_dicts_that_depend_on_the_key_alone(maker):
     model = MAKERS[maker]()
-    params = model.init(jax.random.key(0))
+    init = jax.jit(model.init)
+    params, same, other = (init(jax.random.key(seed)) for seed in (0, 0, 1))
     assert set(params) == {"encoder", "posterior", "decoder", "likelihood"}
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(params))
-    compiled = jax.jit(model.init)
-    chex.assert_trees_all_equal(params, compiled(jax.random.key(0)), model.init(jax.random.key(0)))
-    pairs = zip(*map(jax.tree.leaves, (params, compiled(jax.random.key(1)))), strict=True)
+    chex.assert_trees_all_equal(params, same)
+    pairs = zip(*map(jax.tree.leaves, (params, other)), strict=True)
     assert not any(np.any(np.asarray(a) == np.asarray(b)) for a, b in pairs if a.ndim > 1)
+
+
+@pytest.mark.slow("compiles each operation of the initializers by itself")
+@pytest.mark.parametrize("maker", MAKERS)
+def test_parameters_are_the_same_compiled_or_not(maker):
+    init = MAKERS[maker]().init
+    chex.assert_trees_all_equal(init(jax.random.key(0)), jax.jit(init)(jax.random.key(0)), init(jax.random.key(0)))
 
 
 def kernel_shapes(net):
@@ -225,10 +237,9 @@ def test_bad_sizes_are_named(make, error, message):
         make()
 
 
-def test_a_mapped_decoder_is_the_batched_one():
-    models = {
-        name: nets.mlp((4, 4, 1), 2, hidden_sizes=(5,), likelihood=head) for name, (head, _) in LIKELIHOODS.items()
-    }
+@pytest.mark.parametrize("names", [FEW, pytest.param(OTHERS, marks=OTHER_HEADS)], ids=["few", "others"])
+def test_a_mapped_decoder_is_the_batched_one(names):
+    models = {name: nets.mlp((4, 4, 1), 2, hidden_sizes=(5,), likelihood=LIKELIHOODS[name][0]) for name in names}
 
     @jax.jit
     def figures(params, z):

@@ -41,7 +41,9 @@ def arrays(sizes, dtype=np.float32, count=3):
     return [random.standard_normal(shape).astype(dtype) for shape in shapes]
 
 
-@pytest.mark.parametrize("sizes", [*SIZES[:2], *(pytest.param(sizes, marks=another_shape) for sizes in SIZES[2:])])
+@pytest.mark.parametrize(
+    "sizes", [SIZES[1], *(pytest.param(sizes, marks=another_shape) for sizes in SIZES if sizes != SIZES[1])]
+)
 def test_the_convolutions_and_their_gradients_are_those_of_jax(sizes, x64):
     x, kernel, y = arrays(sizes, np.float64)
 
@@ -54,6 +56,7 @@ def test_the_convolutions_and_their_gradients_are_those_of_jax(sizes, x64):
     chex.assert_trees_all_close(*figures(x, kernel, y), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow("the same in another precision")
 def test_gradients_agree_in_float32():
     x, kernel, y = arrays((32, 32, 3, 8))
 
@@ -66,14 +69,33 @@ def test_gradients_agree_in_float32():
         assert np.abs(one - other).max() < 1e-5 * np.abs(other).max()
 
 
+@pytest.mark.slow("derivatives of the primitives that test_dense differentiates twice")
+def test_second_derivatives_are_those_of_jax(x64):
+    """The derivatives of the gradients along a direction."""
+    x, kernel, y = arrays((2, 3, 1, 2), np.float64, count=1)
+    direction = lambda inputs: [np.cos(np.arange(each.size)).reshape(each.shape) for each in inputs]
+
+    @jax.jit
+    def second(x, kernel, y):
+        def of(f, *inputs):
+            gradient = jax.grad(lambda *a: jnp.sum(jnp.sin(f(*a))), (0, 1))
+            return jax.jvp(gradient, inputs, tuple(direction(inputs)))[1]
+
+        return [(of(f, x, kernel), of(g, y, kernel)) for f, g in ours_and_jaxs((2, 3))]
+
+    chex.assert_trees_all_close(*second(x, kernel, y), rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.slow("central differences of what is compared with JAX above")
 def test_derivatives_of_every_order(x64):
     x, kernel, y = arrays((2, 3, 1, 2), np.float64, count=1)
     check_grads(jax.jit(convolve), (x, kernel), order=2)
     check_grads(jax.jit(lambda y, kernel: convolve_transposed(y, kernel, (2, 3))), (y, kernel), order=2)
 
 
+@pytest.mark.slow("maps bilinear primitives by the code that test_dense maps")
 @pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0), (2, 3)])
-@pytest.mark.parametrize("sizes", [pytest.param(SIZES[0], marks=another_shape), SIZES[1]])
+@pytest.mark.parametrize("sizes", SIZES[:2])
 def test_mapping_over_images_kernels_or_both(axes, sizes, x64):
     x, kernel, y = arrays(sizes, np.float64)
     several = lambda inputs: [

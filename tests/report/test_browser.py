@@ -179,9 +179,7 @@ def test_what_does_not_depend_on_z_is_computed_before_and_stored_once():
 
 
 def test_what_a_browser_cannot_run_is_named():
-    with pytest.raises(
-        UnsupportedOperation, match="the decoder uses the operation sort of JAX, which cannot run in a page"
-    ):
+    with pytest.raises(UnsupportedOperation, match="operation sort"):
         compile_for_browser(jnp.sort, (3,))
     with pytest.raises(UnsupportedOperation, match="the operation while of JAX"):
         compile_for_browser(lambda z: jax.lax.while_loop(lambda c: c[0] < 1, lambda c: c + 1, z), (3,))
@@ -192,7 +190,7 @@ def test_what_a_browser_cannot_run_is_named():
 
 
 def test_bad_arguments():
-    with pytest.raises(UnsupportedOperation, match=r"decoder has 0\.1 MB of weights, and at most 0\.01 MB go into"):
+    with pytest.raises(UnsupportedOperation, match=r"0\.1 MB .*at most 0\.01 MB"):
         compile_for_browser(lambda z: z @ jnp.ones((100, 100)), (100,), max_bytes=10_000)
     with pytest.raises(TypeError, match="one array; got 2"):
         compile_for_browser(lambda z: (z, z), (3,))

@@ -18,7 +18,7 @@ def test_images_are_tiled_in_reading_order_with_gaps():
     assert np.isnan(sheet[3:, 4:]).all()
 
 
-@pytest.mark.parametrize("shape", [(8, 8, 1), (6, 9, 3)])
+@pytest.mark.parametrize("shape", [(6, 9, 3), pytest.param((8, 8, 1), marks=pytest.mark.slow("another shape"))])
 def test_every_picture_is_drawn_and_saved(tmp_path, shape):
     images = np.random.default_rng(0).uniform(0, 16, (10, *shape))
     drawn = {

@@ -57,7 +57,7 @@ def test_exact_elbo_is_log_p_minus_the_divergence_from_the_posterior(x64):
     """ln p(x) = KL(q || p(z|x)) + ELBO, with the KL by quadrature over a plane; at the posterior it is log p(x)."""
     oracle, covariance, x = model(4, 2)
     loc, scale = np.array([0.3, -0.8]), np.array([0.4, 0.7])
-    axis = np.linspace(-7.0, 7.0, 801)
+    axis = np.linspace(-7.0, 7.0, 401)
     plane = np.stack(np.meshgrid(axis, axis), axis=-1)
 
     @jax.jit
