@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import fcntl
 import gc
 import io
 import os
@@ -148,14 +149,38 @@ def without_pictures(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def finished_runs(tmp_path_factory):
+def made_once(tmp_path_factory):
+    """`made_once(name, make)`: a folder that `make(folder)` fills, in the first of the processes that ask for it."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+
+    def folder_of(name, make):
+        folder = shared / name
+        folder.mkdir(exist_ok=True)
+        with (shared / f"{name}.made").open("a+") as made:
+            fcntl.flock(made, fcntl.LOCK_EX)
+            made.seek(0)
+            if not made.read():
+                make(folder)
+                made.write("yes")
+        return folder
+
+    return folder_of
+
+
+@pytest.fixture(scope="session")
+def finished_runs(made_once):
     """Two finished runs that differ in beta, to read and never to change; beside each, what the command printed."""
-    folder = tmp_path_factory.mktemp("runs")
-    for name, beta in (("a", "1"), ("b", "50")):
-        words = ["--epochs", "2", "--hidden-sizes", "8", "--latent-size", "3", "--beta", beta]
-        out, err = run_quietly("train", "digits_vae", *words, "--output", folder / name)
-        (folder / f"{name}.out").write_text(out)
-        (folder / f"{name}.err").write_text(err)
+
+    def make(folder):
+        for name, beta in (("a", "1"), ("b", "50")):
+            words = ["--epochs", "2", "--hidden-sizes", "8", "--latent-size", "3", "--beta", beta]
+            out, err = run_quietly("train", "digits_vae", *words, "--output", folder / name)
+            (folder / f"{name}.out").write_text(out)
+            (folder / f"{name}.err").write_text(err)
+
+    folder = made_once("finished_runs", make)
     return folder / "a", folder / "b"
 
 
@@ -191,7 +216,7 @@ def shared_programs(programs, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def bank(tmp_path_factory, programs):
+def bank(made_once, programs):
     """`bank(name)`: the folder of a finished run of `tiny.py`, to read and never to change.
 
     Its settings are those of `tiny.BANK`. It is trained when first asked for, without pictures and page; beside it is
@@ -199,19 +224,19 @@ def bank(tmp_path_factory, programs):
     """
     from vaejax import experiment
 
-    path, folders = str(Path(__file__).with_name("tiny.py")), {}
+    path = str(Path(__file__).with_name("tiny.py"))
+
+    def make(folder):
+        command, *words = experiment.load_experiment(path).BANK[folder.name.replace("_", " ")]
+        with pytest.MonkeyPatch.context() as patch:
+            patch_pictures(patch)
+            programs.patch(patch)
+            out, _ = run_quietly(command, path, *words, "--output", folder / folder.name)
+        (folder / f"{folder.name}.out").write_text(out)
 
     def folder_of(name):
-        if name not in folders:
-            folder = tmp_path_factory.mktemp("bank") / name.replace(" ", "_")
-            command, *words = experiment.load_experiment(path).BANK[name]
-            with pytest.MonkeyPatch.context() as patch:
-                patch_pictures(patch)
-                programs.patch(patch)
-                out, _ = run_quietly(command, path, *words, "--output", folder)
-            folder.with_suffix(".out").write_text(out)
-            folders[name] = folder
-        return folders[name]
+        folder = made_once(name.replace(" ", "_"), make)
+        return folder / folder.name
 
     return folder_of
 

@@ -1,6 +1,7 @@
 """Every experiment at a small size: its step trains here, and is a program for every accelerator."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import chex
@@ -33,6 +34,8 @@ EXPERIMENTS = {
     "static_mnist_vampprior": {**SMALL, "pseudo_inputs": 3, "hidden_sizes": (8, 6)},
     "static_mnist_vampprior_two_levels": {**SMALL, "pseudo_inputs": 3, "hidden_sizes": (8, 6)},
 }
+# Whose steps are those of another but for sizes and constants.
+ALIKE = {"digits_vae_2d": "digits_vae", "static_mnist_vae": "mnist_vae", "static_mnist_iwae": "mnist_iwae"}
 SHAPES = {"mnist": (28, 28, 1), "binarized_mnist": (28, 28, 1), "dsprites": (64, 64, 1)}
 # Custom calls that say how arrays are sharded. Any other is a kernel that one platform has.
 PORTABLE = {"Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape"}
@@ -64,9 +67,9 @@ def noise(monkeypatch):
     monkeypatch.setattr(data, "load", load_noise)
 
 
-@pytest.mark.usefixtures("noise")
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_an_experiment_trains_two_steps_and_lowers_for_every_accelerator(name):
+@cache
+def traced_step(name):
+    """The train step of a small experiment, and a state and a batch to call it with."""
     module = experiment.load_experiment(str(ROOT / "experiments" / f"{name}.py"))
     settings = module.Settings(**EXPERIMENTS[name])
     built = module.build(settings)
@@ -75,12 +78,28 @@ def test_an_experiment_trains_two_steps_and_lowers_for_every_accelerator(name):
     state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes._replace(params=(), key=()))
     state = state._replace(params=random_params(built.model, 0.05), key=jax.random.key(0))
     batch = np.asarray(built.dataset.train.examples[: settings.batch_size])
-    traced = jax.jit(program.make_step(built, settings)).trace(state, batch)
+    return jax.jit(program.make_step(built, settings)).trace(state, batch), state, batch
+
+
+@pytest.mark.usefixtures("noise")
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_lowers_for_every_accelerator(name):
     # One program for all: it holds what each platform has of its own.
-    text = traced.lower(lowering_platforms=("cuda", "tpu", "rocm")).as_text()
+    text = traced_step(name)[0].lower(lowering_platforms=("cuda", "tpu", "rocm")).as_text()
     assert set(re.findall(r"custom_call @(\w+)", text)) <= PORTABLE
-    step = traced.lower().compile()
-    before = state.params
+
+
+@pytest.mark.usefixtures("noise")
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow(f"the step of {ALIKE[name]}") if name in ALIKE else ())
+        for name in EXPERIMENTS
+    ],
+)
+def test_every_experiment_trains_two_steps(name):
+    traced, state, batch = traced_step(name)
+    step, before = traced.lower().compile(), state.params
     for _ in range(2):
         state, metrics = step(state, batch)
     assert state.step == 2
