@@ -400,6 +400,7 @@ def test_what_can_be_said_without_jax_does_not_wait_for_it(words, code):
     assert result.returncode == code, result.stderr
 
 
+@pytest.mark.slow("a process of its own")
 def test_the_first_step_does_not_wait_for_what_is_needed_at_the_end():
     program = (
         "import sys, vaejax.cli.train; assert not {'matplotlib', 'tensorboardX', 'urllib.request'} & {*sys.modules}"
@@ -436,6 +437,7 @@ def test_samples_and_the_mixture_have_keys_of_their_own(finished_run, tmp_path, 
     assert jax.random.key_data(keys[0]).tolist() == jax.random.key_data(expected).tolist()
 
 
+@pytest.mark.slow("three commands for what they say meanwhile")
 @pytest.mark.usefixtures("no_progress")
 def test_what_takes_seconds_says_so_in_a_line_each(finished_runs, finished_run, tmp_path, capsys):
     a, b = finished_runs

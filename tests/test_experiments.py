@@ -82,7 +82,7 @@ def traced_step(name):
 
 
 @pytest.mark.usefixtures("noise")
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", EXPERIMENTS, scope="module")
 def test_every_experiment_lowers_for_every_accelerator(name):
     # One program for all: it holds what each platform has of its own.
     text = traced_step(name)[0].lower(lowering_platforms=("cuda", "tpu", "rocm")).as_text()
@@ -96,6 +96,7 @@ def test_every_experiment_lowers_for_every_accelerator(name):
         pytest.param(name, marks=pytest.mark.slow(f"the step of {ALIKE[name]}") if name in ALIKE else ())
         for name in EXPERIMENTS
     ],
+    scope="module",  # next to the test above, with which it shares what is traced
 )
 def test_every_experiment_trains_two_steps(name):
     traced, state, batch = traced_step(name)

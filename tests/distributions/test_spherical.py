@@ -68,8 +68,9 @@ def test_integrals_over_the_circle_and_the_sphere(x64, size):
 
 
 CONCENTRATIONS = np.float32([0.0, 0.5, 4.0, 300.0])
-# Draws for each of four pairs of parameters: of one shape, so that one program draws them all.
 COUNT = 40_000
+# Draws in one call for each of four pairs of parameters: of one shape, so that one program draws them all.
+PART = 10_000
 
 
 def figure(x):
@@ -92,9 +93,10 @@ def draw(loc, concentration, key):
 @cache
 def draws(locs, concentrations):
     """`COUNT` draws `[COUNT, 4, D]` for each of four pairs of parameters, and their slopes."""
-    loc, concentration = (np.repeat(np.float32(each), COUNT, axis=0) for each in (locs, concentrations))
-    split = lambda leaf: np.moveaxis(leaf.reshape(4, COUNT, *leaf.shape[1:]), 0, 1)
-    return jax.tree.map(split, jax.device_get(draw(loc, concentration, jax.random.key(0))))
+    loc, concentration = (np.repeat(np.float32(each), PART, axis=0) for each in (locs, concentrations))
+    parts = [jax.device_get(draw(loc, concentration, jax.random.key(seed))) for seed in range(COUNT // PART)]
+    split = lambda leaf: np.moveaxis(leaf.reshape(4, PART, *leaf.shape[1:]), 0, 1)
+    return jax.tree.map(lambda *leaves: np.concatenate(list(map(split, leaves))), *parts)
 
 
 def draws_of(size):
@@ -188,7 +190,7 @@ def extremes(size):
     locs = np.float32([np.eye(size)[0], -np.eye(size)[0], np.zeros(size), 1e-3 * np.ones(size)])
     concentrations = np.float32([0.0, 1e-3, 1.0, 1e6])
     pairs = np.repeat(locs, 4, axis=0), np.tile(concentrations, 4)
-    return [np.repeat(each, 4 * COUNT // 16, axis=0) for each in pairs]
+    return [np.repeat(each, 4 * PART // 16, axis=0) for each in pairs]
 
 
 @pytest.mark.parametrize("size", [3, pytest.param(2, marks=ANOTHER_SIZE), pytest.param(5, marks=ANOTHER_SIZE)])
