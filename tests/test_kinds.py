@@ -71,6 +71,7 @@ def check_going_on(straight, stopped, kind, *words):
     assert tiny.figures(stopped) == tiny.figures(straight)
 
 
+@pytest.mark.slow("trains three times what is proved of lazy examples and of streams")
 @pytest.mark.usefixtures("without_pictures", "shared_programs")
 def test_lazy_examples_train_and_go_on_to_the_bit(tmp_path):
     assert train(tmp_path / "straight", "lazy once", *STREAMED) == 0

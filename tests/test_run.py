@@ -341,6 +341,7 @@ def test_the_bar_has_room_on_a_narrow_terminal():
     assert max(len(line.rstrip()) for line in screen.replace("\r", "\n").splitlines()) <= 80
 
 
+@pytest.mark.slow("processes of their own")
 def test_the_light_installation_names_what_the_command_needs():
     hidden = "import sys; sys.modules['tyro'] = None; from vaejax.__main__ import main; sys.exit(main())"
     command = [sys.executable, "-c", hidden]

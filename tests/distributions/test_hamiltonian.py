@@ -192,6 +192,7 @@ def test_a_density_elsewhere_is_not_known_and_the_way_out_is_said():
         jax.eval_shape(lambda: vaejax.elbo(*arguments))
 
 
+@pytest.mark.slow("another shape of the step size")
 def test_step_sizes_may_be_one_for_each_axis_and_traced(x64):
     draw = lambda step_size: posterior(step_size=step_size).sample_and_log_prob(jax.random.key(0), (3,))
     several = np.array([[0.2, 0.2], [0.1, 0.3], [1e-9, 0.3]])

@@ -140,6 +140,7 @@ def test_at_the_posterior_every_bound_is_log_p(x64):
     chex.assert_trees_all_close(log_weights, np.broadcast_to(exact, log_weights.shape), atol=1e-10, rtol=0)
 
 
+@pytest.mark.slow("statistics of what the bounds that contain each other are exactly")
 def test_more_samples_are_tighter_and_the_gap_falls_like_one_over_k(x64):
     """With common draws: 64 of them cut into groups of 1, 2, 8 and 64."""
 
