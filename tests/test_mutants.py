@@ -1,8 +1,8 @@
 """The list of mutants: each still applies, gives a program, and names a test that exists."""
 
 import ast
-from functools import cache
 import collections
+from functools import cache
 
 import pytest
 
