@@ -142,6 +142,7 @@ def to_all_sizes(image):
     return [resize(image, size) for size in SIZES]
 
 
+@pytest.mark.slow("what is that of pillow keeps constants")
 @given(st.integers(0, 255))
 def test_resizing_keeps_constants(level):
     for size, constant in zip(SIZES, to_all_sizes(np.full((3, 5, 2), level, np.uint8)), strict=True):
