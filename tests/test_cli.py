@@ -225,6 +225,7 @@ def test_what_a_run_cannot_do_is_one_line_and_writes_nothing(words, message, fin
     assert [sorted(each.iterdir()) for each in (finished_runs[0], Path())] == before
 
 
+@pytest.mark.slow("traverses another run three times")
 def test_a_dead_latent_is_named_and_shown_when_that_is_meant(finished_runs, tmp_path, capsys):
     """With a beta of 50 nothing is told by any latent."""
     words = ["traverse", finished_runs[1], "--axes", "1", "--output", tmp_path / "x.png"]

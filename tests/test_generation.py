@@ -28,6 +28,7 @@ def check_moments(draws, mean, covariance):
     assert np.all(np.abs(np.cov(draws.T) - covariance) < 5 * spread)
 
 
+@pytest.mark.slow("statistics beside those of the posterior predictive")
 def test_ancestral_draws_have_the_moments_of_the_marginal(x64, key):
     @jax.jit
     def figures(key):

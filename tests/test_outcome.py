@@ -88,6 +88,7 @@ def test_the_figures_of_103_examples_whatever_is_measured_at_once(monkeypatch, w
     chex.assert_trees_all_close(found, whole, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow("measures another test set")
 def test_an_example_has_the_same_x_and_noise_in_a_smaller_test_set(whole):
     # A part of one size is one program, of whatever set it is.
     figures_of = mapped(experiment_of(IMAGES[:31]))

@@ -199,6 +199,7 @@ def test_a_rematerialized_model_saves_no_activations(maker):
     assert bytes_of(nets.in_precision(deep, jnp.bfloat16)) < bytes_of(deep)
 
 
+@pytest.mark.slow("another parameter of a head")
 def test_the_scale_of_a_head_may_be_traced_through_both():
     make = lambda scale: nets.mlp((5,), 2, hidden_sizes=(6,), likelihood=heads.normal(scale))
     both = lambda model: nets.rematerialize(nets.in_precision(model, jnp.bfloat16))
