@@ -72,7 +72,7 @@ report: $(venv)/.train ## write the page of RUN (the newest of EXPERIMENT) again
 hosts: $(venv)/.train ## train on two processes as if they were two hosts, and compare with one
 	@$(run)/python experiments/two_hosts.py $(ARGS)
 
-test: $(venv)/.test ## prove the mathematics and drive every command and experiment once
+test: $(venv)/.test ## prove the mathematics, drive every command and lower every experiment
 	$(run)/python -m pytest -n $(workers) --dist worksteal $(PYTEST_ARGS)
 
 # Pages are tried in a browser where there is one.
