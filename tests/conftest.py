@@ -61,7 +61,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_sessionfinish():
-    """Spares pytest the five collections of garbage with which it ends: of all that JAX holds, they take seconds."""
+    """Keeps pytest from collecting garbage five times as it ends, which takes seconds over all that JAX holds."""
     gc.freeze()
 
 

@@ -1,7 +1,7 @@
 """Every experiment at a small size: its step trains here, and is a program for every accelerator."""
 
 import re
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 import chex
@@ -77,7 +77,7 @@ def noise(monkeypatch):
     monkeypatch.setattr(data, "load", load_noise)
 
 
-@cache
+@lru_cache(maxsize=1)
 def traced_step(name):
     """The train step of a small experiment, and a state and a batch to call it with."""
     module = experiment.load_experiment(str(ROOT / "experiments" / f"{name}.py"))

@@ -172,10 +172,10 @@ def test_a_second_signal_ends_at_once_and_leaves_the_checkpoint_before(tmp_path)
 
 
 class Lives:
-    """Runs of one config, each killed again and again until it is finished."""
+    """Runs of one config, each killed or stopped again and again until it is finished."""
 
-    def __init__(self, folder, expected, *settings):
-        self.folder, self.expected, self.settings = folder, expected, settings
+    def __init__(self, folder, expected, *settings, environment=FAST):
+        self.folder, self.expected, self.settings, self.environment = folder, expected, settings, environment
         self.number, self.newest, self.fell = 0, 0, collections.Counter()
 
     @property
@@ -183,14 +183,14 @@ class Lives:
         return self.folder / str(self.number)
 
     def live(self, fault, argument, *more, after=None):
-        """One life of the run, which ends by itself, or after some seconds of training."""
-        process = start(fault, argument, self.run, *self.settings, *more)
+        """One life of the run, which ends by itself or after some seconds of training; what it had to say."""
+        process = start(fault, argument, self.run, *self.settings, *more, environment=self.environment)
         if after is not None:
             wait_for(process, "tiny on cpu")
             time.sleep(after)
             process.kill()
         code, err = finish(process)
-        assert code in (0, -signal.SIGKILL), err
+        assert code in (0, -signal.SIGKILL, 128 + signal.SIGTERM), err
         assert "Traceback" not in err
         assert "warning" not in err
         # It began where the last life was saved.
@@ -198,9 +198,10 @@ class Lives:
         assert begins is None or int(begins[1]) == self.newest
         if code == 0:
             self.finished()
-            return
-        self.check()
-        self.fell[self.where(err)] += 1
+        else:
+            self.check()
+            self.fell[self.where(err)] += 1
+        return err
 
     def check(self):
         """What there is after a kill is whole, and as much as before or more."""
@@ -243,23 +244,18 @@ def test_a_run_that_was_killed_and_stopped_loses_nothing(tmp_path, bank):
     expected = tiny.outcome(bank("plain"))
     # They find the programs of this one compiled.
     others = FAST | {"PYTHONHASHSEED": "1", "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir}
-    # Inside a save.
-    code, err = finish(start("kill", 130, tmp_path, *OFTEN, environment=others))
-    assert (code, "Traceback" in err) == (-signal.SIGKILL, False)
-    assert "checkpoints" in re.search(r"killed at (.*)", err)[1]
-    newest = max(saved(tmp_path))
-    check_whole(training.path_of(tmp_path / "checkpoints", newest))
-    unsealed = [path.name for path in (tmp_path / "checkpoints").iterdir() if not (path / "seal.json").exists()]
-    assert unsealed == [f"{newest + 1:09d}"]
-    # By a signal, between two reports.
+    lives = Lives(tmp_path, expected, environment=others)
+    lives.live("kill", 130, *OFTEN)
+    ((where, _),) = lives.fell.items()
+    assert "checkpoints/N/state" in where
+    unsealed = [path.name for path in (lives.run / "checkpoints").iterdir() if not (path / "seal.json").exists()]
+    assert unsealed == [f"{lives.newest + 1:09d}"]
     step = tiny.STEPS_PER_EPOCH + 5
-    code, err = finish(start("stop", step, tmp_path, environment=others))
-    assert code == 128 + signal.SIGTERM
-    assert f"begins at {newest}" in err
-    assert err.strip().splitlines()[-1] == "vaejax: error: stopped by SIGTERM; the same command goes on from there"
-    assert saved(tmp_path)[-1] == step
-    assert tiny.train(tmp_path) == 0
-    assert tiny.outcome(tmp_path) == expected
+    said = lives.live("stop", step)
+    assert said.strip().splitlines()[-1] == "vaejax: error: stopped by SIGTERM; the same command goes on from there"
+    assert lives.newest == step
+    assert tiny.train(lives.run) == 0
+    assert tiny.outcome(lives.run) == expected
 
 
 @pytest.mark.slow("starts some seventy processes")

@@ -37,7 +37,7 @@ def test_a_quarter_of_the_memory_decides_unless_somebody_does(monkeypatch, capac
     assert ("stay on the device" in feed.describe_feed(dataset, running)) is expected
 
 
-@pytest.mark.slow("trains what is proved of the choice; test_kinds.py trains a streamed run")
+@pytest.mark.slow("trains what is proved of the choice; test_trainer.py trains a streamed run")
 @pytest.mark.usefixtures("without_pictures")
 def test_what_does_not_fit_on_the_device_trains_all_the_same(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(feed, "device_capacity", lambda: 100)

@@ -290,7 +290,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, capsys):
 LIMITS = {"the lock": 5, "the config": 700, "the checkpoint": 6000}
 
 
-ELSEWHERE = pytest.mark.slow("another file for which there is no room")
+ELSEWHERE = pytest.mark.slow("the disk is full at another file")
 
 
 @pytest.mark.parametrize(

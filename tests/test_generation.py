@@ -327,7 +327,7 @@ def test_a_flow_comes_to_the_entropy_of_a_correlated_normal(make):
     np.testing.assert_allclose(np.mean(whitened, axis=1), np.zeros(2), atol=0.15)
 
 
-@pytest.mark.slow("fits a flow to another number of codes")
+@pytest.mark.slow("fits a flow for twenty epochs")
 def test_few_latents_make_one_batch():
     points, flow = target(10), small_flow()
     before = jax.tree.map(np.array, flow)

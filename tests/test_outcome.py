@@ -200,7 +200,7 @@ def test_a_validation_split_of_its_own_is_used_and_training_keeps_its_examples(m
         figures = outcome.make_validation(each, settings)(None)
         # That which is watched is the first.
         assert list(figures.items()) == [("validation_negative_elbo", 6.0), ("validation_kl", 1.5)]
-    # The last 20 of the training examples, whoever holds them out; and the first of those of its own.
+    # The last 20 training examples, or the first 20 of a validation split of its own.
     for examples, expected in zip(measured, [IMAGES[-20:], own.examples[:20]] * 2, strict=True):
         np.testing.assert_array_equal(examples, expected)
     too_many = tiny.Settings(training=Training(validation_size=121))

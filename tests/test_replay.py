@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.typed_keys import as_numbers
 from vaejax import cli, pictures, run, run_report, stages, training
 from vaejax import replay as replays
 from vaejax.experiment import load_experiment
@@ -281,12 +282,9 @@ def test_a_step_that_went_well_is_that_of_the_run(case, tmp_path, request):
 def not_taken_apart(monkeypatch, programs):
     """A replay says from which state and batch it starts, and no more: the stages are tested above."""
 
-    def bits(leaf):
-        return np.asarray(jax.random.key_data(leaf) if leaf.dtype == jax.random.key(0).dtype else leaf).tobytes()
-
     def stages(experiment, settings, state, batch):
         leaf = Leaf("", True, 2.0, 2.0)
-        told = repr((batch, [bits(leaf) for leaf in jax.tree.leaves(state)]))
+        told = repr((batch, [leaf.tobytes() for leaf in jax.tree.leaves(as_numbers(state))]))
         return [*(Stage(name, (leaf,)) for name in DECISIVE), Stage(told, (leaf,))]
 
     monkeypatch.setattr(replays, "take_apart", stages)

@@ -56,7 +56,6 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(case, tmp_path, monkeyp
     assert tiny.outcome(tmp_path / "run") == tiny.outcome(bank(name))
 
 
-@pytest.mark.slow("another feed; test_kinds.py trains one, and test_stream.py proves it of the steps")
 def test_a_streamed_run_is_the_run_but_for_rounding(bank):
     """It is another program."""
     for line, expected in zip(tiny.lines(bank("streamed")), tiny.lines(bank("plain")), strict=True):

@@ -123,7 +123,7 @@ def test_the_gradient_of_a_bias_is_no_sum_in_half_precision():
 
 
 def test_in_its_own_precision_a_model_is_the_same_program():
-    model = MAKERS["mlp"]()
+    model = MAKERS["conv"]()
     params, x = random_params(model), levels(4).astype(np.float32)
     program = lambda model: jax.jit(jax.grad(loss_of(model))).lower(params, x).as_text()
     assert program(nets.in_precision(model, jnp.float32)) == program(model)

@@ -262,7 +262,7 @@ def test_every_sample_has_a_regularizer_key_of_its_own():
 
 def test_inputs_are_not_changed():
     params, x = jax.tree.map(np.copy, (PARAMS, X))
-    # They are no arguments, so that nothing that is traced stands for them.
+    # Closed over, so that the loss sees the arrays themselves and no tracers.
     jax.eval_shape(lambda: loss(params, x)[0])
     chex.assert_trees_all_equal((params, x), (PARAMS, X))
 

@@ -16,6 +16,7 @@ import optax
 import pytest
 import tensorstore
 
+from tests.typed_keys import as_numbers
 from vaejax import durable, training
 
 OPTIMIZER = optax.adam(0.1)
@@ -26,14 +27,8 @@ def start(width=3, optimizer=OPTIMIZER, extra=()):
     return training.init_state(jax.random.key(7), params, optimizer, extra, with_ema=True)
 
 
-def plain(tree):
-    """Typed keys as integers, which can be compared."""
-    is_key = lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return jax.tree.map(lambda leaf: np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf), tree)
-
-
 def bits(tree):
-    return [(leaf.dtype, leaf.shape, leaf.tobytes()) for leaf in jax.tree.leaves(plain(tree))]
+    return [(leaf.dtype, leaf.shape, leaf.tobytes()) for leaf in jax.tree.leaves(as_numbers(tree))]
 
 
 @pytest.fixture(scope="module")

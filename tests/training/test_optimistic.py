@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests.typed_keys import as_numbers
 from vaejax import data, training
 from vaejax.training import Feed
 
@@ -57,15 +58,11 @@ def run(feed, poisoned=NEVER, optimizer=ADAM):
     return training.fit(feed, training.begin(feed, start(poisoned, optimizer)), num_steps=10, report_every=EPOCH)
 
 
-def numbers(state):
-    return state._replace(key=jax.random.key_data(state.key))
-
-
 def test_without_faults_no_step_is_guarded():
     fast, careful, uses = feeds()
     state = run(training.optimistic(fast, careful)).state
     assert set(uses) == {"fast"}
-    chex.assert_trees_all_equal(numbers(state), numbers(run(fast).state))
+    chex.assert_trees_all_equal(as_numbers(state), as_numbers(run(fast).state))
 
 
 def test_the_step_that_fails_is_found_and_the_state_before_it_kept():
@@ -75,7 +72,9 @@ def test_the_step_that_fails_is_found_and_the_state_before_it_kept():
     assert "careful" in uses
     with pytest.raises(training.NotFinite) as theirs:
         run(careful, poisoned=6)
-    chex.assert_trees_all_close(numbers(ours.value.progress.state), numbers(theirs.value.progress.state), rtol=1e-6)
+    chex.assert_trees_all_close(
+        as_numbers(ours.value.progress.state), as_numbers(theirs.value.progress.state), rtol=1e-6
+    )
     assert np.all(np.isfinite(ours.value.progress.state.params))
 
 

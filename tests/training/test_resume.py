@@ -11,6 +11,7 @@ import optax
 import pytest
 
 import vaejax
+from tests.typed_keys import as_numbers
 from vaejax import data, training
 from vaejax.training import loop
 
@@ -86,15 +87,9 @@ def run(request):
     return straight_run(request.param)
 
 
-def plain(tree):
-    """Typed keys as integers, which can be compared."""
-    is_key = lambda leaf: hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return jax.tree.map(lambda leaf: np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf), tree)
-
-
 def check_same(run, progress, reports):
-    chex.assert_trees_all_equal(plain(progress), plain(run.straight))
-    chex.assert_trees_all_equal(plain(reports), plain(run.reports))
+    chex.assert_trees_all_equal(as_numbers(progress), as_numbers(run.straight))
+    chex.assert_trees_all_equal(as_numbers(reports), as_numbers(run.reports))
 
 
 def stops():
@@ -161,4 +156,4 @@ def test_more_steps_go_on_from_where_a_run_ended(run):
     options = {"report_every": REPORT_EVERY}
     progress = training.fit(run.feed, run.begin(), num_steps=6, **options)
     progress = training.fit(run.feed, progress, num_steps=STEPS, **options)
-    chex.assert_trees_all_equal(plain(progress), plain(run.straight))
+    chex.assert_trees_all_equal(as_numbers(progress), as_numbers(run.straight))

@@ -10,15 +10,11 @@ import optax
 import pytest
 
 import vaejax
+from tests.typed_keys import as_numbers
 from vaejax import training
 
 BATCH = np.array([[1.0, 2.0], [3.0, -1.0], [0.5, 0.5]], np.float32)
 SGD = optax.sgd(0.1)
-
-
-def numbers(state):
-    """The state with its typed key as integers, which can be compared."""
-    return state._replace(key=jax.random.key_data(state.key))
 
 
 def moving_average(params, extra, key, batch):
@@ -171,7 +167,7 @@ def test_the_loop_on_the_device_carries_extra_too():
     state, (one_step, _) = start(), shared_step()
     for _ in range(5):
         state, _ = one_step(state, BATCH)
-    chex.assert_trees_all_close(numbers(looped), numbers(state), rtol=1e-5)
+    chex.assert_trees_all_close(as_numbers(looped), as_numbers(state), rtol=1e-5)
     assert looped.extra["count"] == 5
 
 

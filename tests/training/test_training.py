@@ -12,6 +12,7 @@ import optax
 import pytest
 
 import vaejax
+from tests.typed_keys import as_numbers
 from vaejax import data, evaluation, training
 from vaejax.training import loop
 
@@ -69,11 +70,6 @@ def train(num_steps, state=None, feed=None, report_every=5, **options):
 
 def batches(num_steps):
     return IMAGES[np.concatenate([plan_of_epoch(epoch) for epoch in range(num_steps // 5 + 1)])[:num_steps]]
-
-
-def numbers(state):
-    """The state with its typed key as integers, which can be compared."""
-    return state._replace(key=jax.random.key_data(state.key))
 
 
 def test_a_step_is_gradient_descent():
@@ -135,10 +131,10 @@ def test_the_loop_is_traced_once_however_many_pauses(monkeypatch):
 
 def test_nothing_is_changed_in_place():
     state = start()
-    before = jax.tree.map(np.array, numbers(state))
+    before = jax.tree.map(np.array, as_numbers(state))
     images = IMAGES.copy()
     train(10, state)
-    chex.assert_trees_all_equal(numbers(state), before)
+    chex.assert_trees_all_equal(as_numbers(state), before)
     np.testing.assert_array_equal(IMAGES, images)
 
 
@@ -158,7 +154,7 @@ def test_the_loop_on_the_device_is_the_python_loop():
     for batch in batches(12):
         state, metrics = step(state, batch)
         logged.append(jax.device_get(metrics))
-    chex.assert_trees_all_close(numbers(looped), numbers(state), rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(as_numbers(looped), as_numbers(state), rtol=1e-5, atol=1e-6)
     assert [(report.step, report.num_steps, report.skipped) for report in reports] == [
         (5, 5, 0),
         (10, 5, 0),
@@ -173,7 +169,7 @@ def test_the_loop_on_the_device_is_the_python_loop():
 def test_reports_do_not_change_a_bit_and_training_lowers_the_loss():
     losses = []
     often = train(100, report_every=10, on_report=lambda report, progress: losses.append(report.metrics["loss"]))
-    chex.assert_trees_all_equal(numbers(often), numbers(train(100, report_every=64)))
+    chex.assert_trees_all_equal(as_numbers(often), as_numbers(train(100, report_every=64)))
     assert losses[-1] < losses[0]
 
 
@@ -208,7 +204,7 @@ def test_the_noise_of_every_step_is_its_own():
 
 def test_two_runs_with_one_seed_are_equal_and_two_seeds_are_not():
     once, again = (train(10) for _ in range(2))
-    chex.assert_trees_all_equal(numbers(once), numbers(again))
+    chex.assert_trees_all_equal(as_numbers(once), as_numbers(again))
     other = train(10, start(seed=9))
     assert any(
         np.any(a != b) for a, b in zip(*map(jax.tree.leaves, jax.device_get((once.params, other.params))), strict=True)
