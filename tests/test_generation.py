@@ -12,6 +12,7 @@ import scipy.stats
 from sklearn.mixture import GaussianMixture
 
 import vaejax
+from tests.linear_gaussian import marginal_covariance, posterior
 from vaejax import Bernoulli, Categorical, ElementwiseAffine, Laplace, Mixture, MultivariateNormal, Normal, Transformed
 from vaejax.generation import ancestral, fit_flow, fit_gaussian_mixture, posterior_predictive, tempered
 from vaejax.testing import linear_gaussian
@@ -38,10 +39,10 @@ def test_ancestral_draws_have_the_moments_of_the_marginal(x64, key):
         means = drawn.likelihood.mean, oracle.decode(drawn.latents).mean
         return oracle, drawn.latents, means, drawn.likelihood.sample(likelihood_key)
 
-    (weight, bias, scale), latents, means, draws = jax.device_get(figures(key))
+    oracle, latents, means, draws = jax.device_get(figures(key))
     chex.assert_shape(latents, (COUNT, 2))
     chex.assert_trees_all_close(*means, rtol=1e-14)
-    check_moments(draws, bias, weight @ weight.T + scale**2 * np.eye(3))
+    check_moments(draws, oracle.bias, marginal_covariance(oracle))
 
 
 def test_the_posterior_predictive_has_its_exact_moments(x64, key):
@@ -55,10 +56,10 @@ def test_the_posterior_predictive_has_its_exact_moments(x64, key):
         drawn = posterior_predictive(posterior_key, x, oracle.posterior, oracle.decode, num_samples=COUNT)
         return oracle, drawn.latents, drawn.likelihood.sample(likelihood_key)
 
-    (weight, bias, scale), latents, draws = jax.device_get(figures(key))
-    of_posterior = np.linalg.inv(np.eye(2) + weight.T @ weight / scale**2)
-    means = (x - bias) @ weight @ of_posterior / scale**2 @ weight.T + bias
-    covariance = weight @ of_posterior @ weight.T + scale**2 * np.eye(3)
+    oracle, latents, draws = jax.device_get(figures(key))
+    of_posterior, covariance = posterior(oracle, x)
+    means = of_posterior @ oracle.weight.T + oracle.bias
+    covariance = oracle.weight @ covariance @ oracle.weight.T + oracle.scale**2 * np.eye(3)
     chex.assert_shape(latents, (COUNT, 2, 2))
     chex.assert_shape(draws, (COUNT, 2, 3))
     for index, mean in enumerate(means):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.tiers import slow_but
 from vaejax import cli, data, experiment, feed, outcome, pictures, program, sweep
 from vaejax.settings import FeedChoice, Running
 
@@ -16,7 +17,7 @@ kinds = experiment.load_experiment(PATH)
 OF_IMAGES = {"reconstructions.png", "samples.png", "manifold.png", "traversals.png", "interpolations.png"}
 WITHOUT_IMAGES = {"vectors", "counts", "two channels"}
 OF_ALL = {"curves.png", "latents.png", "kl_per_axis.png"}
-OTHER_KIND = pytest.mark.slow("another kind of data")
+OTHER_KIND = "another kind of data"
 
 
 def train(folder, kind, *words):
@@ -36,13 +37,7 @@ def check_figures(folder):
     assert results["test"]["squared_error"]["mean"] > 0
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "counts",
-        *(pytest.param(kind, marks=OTHER_KIND) for kind in sorted(WITHOUT_IMAGES - {"counts"})),
-    ],
-)
+@pytest.mark.parametrize("kind", slow_but({"counts"}, sorted(WITHOUT_IMAGES), OTHER_KIND))
 def test_of_what_is_no_image_the_codes_are_drawn(kind, tmp_path):
     experiment = kinds.build(kinds.Settings(kind=kind))
     codes = np.random.default_rng(0).normal(size=(len(experiment.dataset.test.examples), 2))
@@ -88,7 +83,7 @@ def test_lazy_levels_go_on_to_the_bit(choice, tmp_path):
     check_going_on(tmp_path / "straight", tmp_path / "stopped", "lazy", *words)
 
 
-@pytest.mark.parametrize("kind", ["lazy", *(pytest.param(kind, marks=OTHER_KIND) for kind in ("once", "lazy once"))])
+@pytest.mark.parametrize("kind", slow_but({"lazy"}, ("lazy", "once", "lazy once"), OTHER_KIND))
 def test_a_sweep_of_them_has_their_examples(kind, monkeypatch):
     settings = kinds.Settings(kind=kind)
     experiment, fed = kinds.build(settings), []

@@ -11,6 +11,7 @@ import pytest
 
 import vaejax
 from experiments import methods
+from tests.tiers import slow_but
 
 ROOT = Path(__file__).parent.parent
 
@@ -103,11 +104,7 @@ QUICK = {
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        name if name in QUICK else pytest.param(name, marks=pytest.mark.slow("another row of the same kind"))
-        for name, _ in rows_of_the_table()
-    ],
+    "name", slow_but(QUICK, [name for name, _ in rows_of_the_table()], "another row of the same kind")
 )
 def test_every_expression_of_the_table_runs(name):
     expression = dict(rows_of_the_table())[name]

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.tiers import slow_but
 from vaejax import data, training
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 4, 4, 1)).astype(np.uint8)
@@ -44,10 +45,7 @@ class NOTHING:
 
 
 @pytest.mark.parametrize("batch_size", [pytest.param(2, marks=pytest.mark.slow("batches that fill an epoch")), 3])
-@pytest.mark.parametrize(
-    "kind",
-    ["array", *(pytest.param(kind, marks=pytest.mark.slow("another kind of array")) for kind in ("mapped", "lazy"))],
-)
+@pytest.mark.parametrize("kind", slow_but({"array"}, ("array", "mapped", "lazy"), "another kind of array"))
 def test_both_feeds_give_the_same_batches_to_the_bit(kind, batch_size, tmp_path):
     np.save(tmp_path / "images.npy", IMAGES)
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
@@ -60,10 +58,7 @@ def test_both_feeds_give_the_same_batches_to_the_bit(kind, batch_size, tmp_path)
         np.testing.assert_array_equal(here, there)
 
 
-other_steps = pytest.mark.slow("other steps to begin with")
-
-
-@pytest.mark.parametrize("first", [2, *(pytest.param(step, marks=other_steps) for step in (0, 5, 7, 1000))])
+@pytest.mark.parametrize("first", slow_but({2}, (0, 2, 5, 7, 1000), "other steps to begin with"))
 def test_batches_from_any_step_on_whole_or_in_the_shares_of_two_hosts(first):
     examples = {"x": np.arange(20.0).reshape(10, 2), "label": np.arange(10), "image": lazy()}
     rows = np.concatenate([plan()(epoch) for epoch in range(first // 5, first // 5 + 3)])[first % 5 : first % 5 + 7]

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from tests.tiers import slow_but
 from vaejax.data import Lazy, Meaning, sprites
 from vaejax.data.sprites import make_sprites, render_sprites
 
@@ -68,20 +69,13 @@ def test_every_combination_is_there_once():
             assert np.all(np.abs(shares - 1) < 0.25)
 
 
-OTHER = pytest.mark.slow("other grids")
 # In grey and in colour.
-ODD_GRIDS = [ODD[1], ODD[-1], *(pytest.param(grid, marks=OTHER) for grid in (ODD[0], *ODD[2:-1]))]
+ODD_FAST = [ODD[1], ODD[-1]]
 
 
 @pytest.mark.parametrize(
     "grid",
-    [
-        *ODD_GRIDS[:2],
-        *(
-            pytest.param(grid, marks=OTHER)
-            for grid in ({}, {"channels": 3, "num_scales": 4, "num_orientations": 3}, *ODD[2:-1])
-        ),
-    ],
+    slow_but(ODD_FAST, [{}, {"channels": 3, "num_scales": 4, "num_orientations": 3}, *ODD[1:]], "other grids"),
 )
 def test_all_frames_differ(grid):
     frames, _ = whole(make_sprites(**{"num_positions": 4} | grid))
@@ -89,7 +83,7 @@ def test_all_frames_differ(grid):
     assert len({frame.tobytes() for frame in frames}) == len(frames)
 
 
-@pytest.mark.parametrize("grid", ODD_GRIDS)
+@pytest.mark.parametrize("grid", slow_but(ODD_FAST, ODD, "other grids"))
 def test_no_frame_cuts_a_sprite_and_all_positions_are_shifts(grid):
     frames, _ = whole(make_sprites(**grid))
     for border in (frames[:, 0], frames[:, -1], frames[:, :, 0], frames[:, :, -1]):

@@ -16,6 +16,7 @@ import optax
 import pytest
 import scipy.stats
 
+from tests.tiers import slow_but
 from vaejax import MultivariateNormal, Normal, kl_divergence, standard_normal
 from vaejax.distributions.autoregressive import (
     Autoregressive,
@@ -348,9 +349,8 @@ DENSITIES = {
 
 def densities(size):
     """The names of the densities on vectors of a size: one of them is in the fast tier."""
-    slow = pytest.mark.slow("follows from the log-determinant and the inverse, which every layer is tested for")
-    names = [name for name in DENSITIES if name.endswith(str(size))]
-    return [name if name == "radial 2" else pytest.param(name, marks=slow) for name in names]
+    reason = "follows from the log-determinant and the inverse, which every layer is tested for"
+    return slow_but({"radial 2"}, [name for name in DENSITIES if name.endswith(str(size))], reason)
 
 
 @cache
@@ -463,11 +463,6 @@ def derivatives_and_differences(flow, y):
     values, slopes = jax.vmap(jax.value_and_grad(lambda flat: figure(*unravel(flat))))(flat + 1e-6 * steps)
     above, below = values[1:].reshape(2, -1)
     return slopes[0], (above - below) / 2e-6
-
-
-def slow_but(fast, names, reason):
-    """The names as parameters of a test, slow for a reason unless they are in `fast`."""
-    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow(reason)) for name in names]
 
 
 # A planar flow has the derivative of its root by hand.

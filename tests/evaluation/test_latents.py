@@ -13,6 +13,7 @@ import scipy.special
 import scipy.stats
 
 import vaejax
+from tests.tiers import slow_but
 from vaejax import Laplace, MultivariateNormal, Normal
 from vaejax.evaluation.aggregate import aggregate_log_density, aggregate_moments, information
 from vaejax.evaluation.latents import Verdict, judge_collapse
@@ -53,8 +54,6 @@ class SharedWidth:
         return Normal(self.loc, self.width).log_prob(value)
 
 
-SHAPE = pytest.mark.slow("another number of examples at a time")
-FAMILY = pytest.mark.slow("another family of posteriors")
 POSTERIORS = {
     "a ragged chunk": (lambda: Normal(LOC, SCALE), 3, NORMAL),
     "one by one": (lambda: Normal(LOC, SCALE), 1, NORMAL),
@@ -70,21 +69,7 @@ POSTERIORS = {
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "a ragged chunk",
-        "a shared scale",
-        *(pytest.param(name, marks=SHAPE) for name in ("one by one", "all at once")),
-        *(
-            pytest.param(name, marks=FAMILY)
-            for name in (
-                "a flow with shared weights",
-                "full covariances",
-                "numpyro's",
-                "another of numpyro's",
-                "one of your own",
-            )
-        ),
-    ],
+    slow_but({"a ragged chunk", "a shared scale"}, POSTERIORS, "another family, or number of examples at a time"),
 )
 def test_the_aggregate_density_is_the_mean_over_all_posteriors_whatever_the_chunks(name):
     make, chunk_size, expected = POSTERIORS[name]

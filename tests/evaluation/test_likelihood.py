@@ -10,6 +10,7 @@ import pytest
 import scipy.stats
 
 import vaejax
+from tests.linear_gaussian import marginal_covariance, posterior
 from vaejax import MultivariateNormal, Normal
 from vaejax.evaluation.likelihood import importance_log_likelihood
 from vaejax.evaluation.pareto import pareto_k, tail_length
@@ -62,18 +63,12 @@ def estimate_with(key, q, chunk_size):
     return importance_log_likelihood(key, X, lambda x: q, ORACLE.decode, num_samples=40, chunk_size=chunk_size)
 
 
-def exact_posterior():
-    """The means `[3, 2]` and the covariance in double precision."""
-    weight, scale = ORACLE.weight.astype(np.float64), float(ORACLE.scale)
-    covariance = np.linalg.inv(np.eye(2) + weight.T @ weight / scale**2)
-    return ((X - ORACLE.bias) @ weight @ covariance / scale**2).astype(np.float32), covariance
-
-
 def wide():
     """`too_wide(X)` as a Normal with a factor for each example."""
-    mean, covariance = exact_posterior()
+    mean, covariance = posterior(ORACLE, X)
     return MultivariateNormal(
-        mean + np.float32(0.1), np.tile(1.4 * np.diag(np.diag(covariance) ** 0.5), (3, 1, 1)).astype(np.float32)
+        mean.astype(np.float32) + np.float32(0.1),
+        np.tile(1.4 * np.diag(np.diag(covariance) ** 0.5), (3, 1, 1)).astype(np.float32),
     )
 
 
@@ -167,11 +162,10 @@ def test_weights_that_are_zero_huge_or_unknown(key):
 
 
 def test_at_the_posterior_it_is_exact():
-    mean, covariance = exact_posterior()
+    mean, covariance = posterior(ORACLE, X)
     factor = np.tile(np.linalg.cholesky(covariance), (3, 1, 1)).astype(np.float32)
-    found = estimate_with(jax.random.key(4), MultivariateNormal(mean, factor), 7)
-    marginal = ORACLE.weight @ ORACLE.weight.T + ORACLE.scale**2 * np.eye(5)
-    exact = scipy.stats.multivariate_normal(ORACLE.bias, marginal).logpdf(X).astype(np.float32)
+    found = estimate_with(jax.random.key(4), MultivariateNormal(mean.astype(np.float32), factor), 7)
+    exact = scipy.stats.multivariate_normal(ORACLE.bias, marginal_covariance(ORACLE)).logpdf(X).astype(np.float32)
     chex.assert_trees_all_close((found.value, found.elbo), (exact, exact), rtol=1e-5)
     assert np.all(found.standard_error < 1e-3)
     assert np.all(found.effective_sample_size > 39.98)

@@ -11,6 +11,7 @@ import scipy.stats
 
 import vaejax
 from tests.parameters import random_params
+from tests.tiers import slow_but
 from vaejax import nets
 from vaejax.nets import likelihoods
 
@@ -24,12 +25,8 @@ HEADS = {
 }
 
 
+ANOTHER_HEAD = "another head; each is compiled by itself"
 another_shape = pytest.mark.slow("another shape of the same law")
-
-
-def slow_but(*fast):
-    slow = pytest.mark.slow("another head; each is compiled by itself")
-    return [name if name in fast else pytest.param(name, marks=slow) for name in HEADS]
 
 
 def data(batch=()):
@@ -41,7 +38,7 @@ def outputs(head, batch=(), event=EVENT):
     return np.random.default_rng(1).standard_normal((*batch, *event, head.channels)).astype(np.float32)
 
 
-@pytest.mark.parametrize("name", slow_but("discretized logistic"))
+@pytest.mark.parametrize("name", slow_but({"discretized logistic"}, HEADS, ANOTHER_HEAD))
 @pytest.mark.parametrize(
     "batch", [pytest.param((), marks=another_shape), pytest.param((5,), marks=another_shape), (2, 3)]
 )
@@ -70,7 +67,7 @@ def test_any_batch_axes(name, batch):
     chex.assert_trees_all_close(alone, log_probs[0][first], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", slow_but("poisson"))
+@pytest.mark.parametrize("name", slow_but({"poisson"}, HEADS, ANOTHER_HEAD))
 def test_a_wild_net_stays_finite(name):
     head, _, highest = HEADS[name]
     signs = np.random.default_rng(1).choice([-1, 1], (6, *EVENT, head.channels))

@@ -10,6 +10,7 @@ import pytest
 
 import vaejax
 from tests.parameters import random_params
+from tests.tiers import slow_but
 from vaejax import Chain, Normal, Planar, Radial, RelaxedCategorical, SphericalUniform, Transformed
 from vaejax.nets import mlp, posteriors
 
@@ -73,6 +74,7 @@ def examine(name, params, raw):
 
 # The relaxed densities are another prior for the same head.
 NAMES = [name for name in HEADS if name != "relaxed densities"]
+ANOTHER_HEAD = "another head; each is compiled by itself"
 another_shape = pytest.mark.slow("another shape of the same law")
 
 
@@ -81,12 +83,7 @@ def examine_one(name, raw):
     return examine(name, parameters(*HEADS[name][:2]), raw)
 
 
-def slow_but(fast, names=NAMES):
-    slow = pytest.mark.slow("another head; each is compiled by itself")
-    return [name if name in fast else pytest.param(name, marks=slow) for name in names]
-
-
-@pytest.mark.parametrize("name", slow_but({"full normal"}))
+@pytest.mark.parametrize("name", slow_but({"full normal"}, NAMES, ANOTHER_HEAD))
 @pytest.mark.parametrize(
     "batch", [pytest.param((), marks=another_shape), pytest.param((5,), marks=another_shape), (2, 3)]
 )
@@ -102,7 +99,7 @@ def test_any_batch_axes(name, batch):
     chex.assert_trees_all_close(alone, again[(slice(None), *(0,) * len(batch))], atol=1e-3)
 
 
-@pytest.mark.parametrize("name", slow_but({"full normal"}))
+@pytest.mark.parametrize("name", slow_but({"full normal"}, NAMES, ANOTHER_HEAD))
 def test_a_wild_net_stays_finite(name):
     head, event, _ = HEADS[name]
     signs = np.random.default_rng(1).choice([-1, 1], (2, 3, *event, head.channels)).astype(np.float32)
@@ -115,7 +112,7 @@ def test_a_wild_net_stays_finite(name):
     chex.assert_tree_all_finite((z, log_q, gradient))
 
 
-@pytest.mark.parametrize("name", slow_but({"autoregressive flow"}, HEADS))
+@pytest.mark.parametrize("name", slow_but({"autoregressive flow"}, HEADS, ANOTHER_HEAD))
 def test_every_parameter_learns(name):
     """The gradient of the bound, to the net before the head and to the head's own parameters."""
     size = 4

@@ -6,12 +6,12 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 from jax.test_util import check_grads
 
+from tests.tiers import slow_but
 from vaejax.nets import strided
 from vaejax.nets.strided import convolve, convolve_transposed
 
 # Even and odd sizes, one channel and many, windows that are narrow and wide.
 SIZES = [(8, 8, 1, 9), (7, 5, 3, 4), (4, 6, 5, 3), (1, 2, 2, 9)]
-another_shape = pytest.mark.slow("another shape of the same law")
 
 
 def plain(x, kernel):
@@ -41,9 +41,7 @@ def arrays(sizes, dtype=np.float32, count=3):
     return [random.standard_normal(shape).astype(dtype) for shape in shapes]
 
 
-@pytest.mark.parametrize(
-    "sizes", [SIZES[1], *(pytest.param(sizes, marks=another_shape) for sizes in SIZES if sizes != SIZES[1])]
-)
+@pytest.mark.parametrize("sizes", slow_but([SIZES[1]], SIZES, "another shape of the same law"))
 def test_the_convolutions_and_their_gradients_are_those_of_jax(sizes, x64):
     x, kernel, y = arrays(sizes, np.float64)
 

@@ -14,6 +14,7 @@ import pytest
 from flax import nnx
 
 import vaejax
+from tests.tiers import slow_but
 from vaejax import Bernoulli, Normal
 
 DATA, HIDDEN, LATENT = 6, 5, 3
@@ -87,11 +88,8 @@ def terms_of(encode, decode, *prior, **options):
     return terms.value, terms.kl, terms.latents
 
 
-OTHER = pytest.mark.slow("another kind of function")
-
-
 @pytest.mark.parametrize(
-    "functions", [linen, pytest.param(of_nnx, marks=OTHER), pytest.param(of_equinox, marks=OTHER), with_numpyro]
+    "functions", slow_but({linen, with_numpyro}, (linen, of_nnx, of_equinox, with_numpyro), "another kind of function")
 )
 def test_every_kind_of_callable_gives_the_same_elbo(functions):
     """In closed form and by Monte Carlo."""
@@ -127,13 +125,7 @@ PRIORS = {
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.slow("another distribution"))
-        if name in {"categorical", "multivariate normal"}
-        else name
-        for name in PRIORS
-    ],
+    "name", slow_but(set(PRIORS) - {"categorical", "multivariate normal"}, PRIORS, "another distribution")
 )
 def test_numpyros_distributions_are_seen_as_ours(name):
     kinds = []

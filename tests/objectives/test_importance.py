@@ -11,6 +11,8 @@ import pytest
 import scipy.stats
 
 import vaejax
+from tests.linear_gaussian import marginal_covariance, posterior
+from tests.tiers import slow_but, tier_of
 from vaejax import Normal
 from vaejax.testing import LinearGaussian
 
@@ -32,7 +34,7 @@ BOUNDS = {
 }
 # One without groups and one with.
 FAST = ["iwae", "miwae"]
-NAMES = [*FAST, *(pytest.param(name, marks=pytest.mark.slow("another bound")) for name in BOUNDS if name not in FAST)]
+NAMES = slow_but(FAST, BOUNDS, "another bound")
 
 
 def wrong():
@@ -41,9 +43,8 @@ def wrong():
 
 def close_to_posterior(oracle, x, factor):
     """The exact posterior's marginals, too wide by a factor."""
-    weight, variance = oracle.weight, oracle.scale**2
-    covariance = np.linalg.inv(np.eye(weight.shape[1]) + weight.T @ weight / variance)
-    loc, scale = covariance @ weight.T @ (x - oracle.bias) / variance, factor * np.sqrt(np.diag(covariance))
+    loc, covariance = posterior(oracle, x)
+    scale = factor * np.sqrt(np.diag(covariance))
     return Normal(loc.astype(x.dtype), scale.astype(x.dtype))
 
 
@@ -153,8 +154,7 @@ def test_more_samples_are_tighter_and_the_gap_falls_like_one_over_k(x64):
         return log_weights, values
 
     log_weights, values = jax.device_get(bounds(jax.random.split(jax.random.key(0), 10_000)))
-    covariance = DOUBLE.weight @ DOUBLE.weight.T + DOUBLE.scale**2 * np.eye(5)
-    exact = scipy.stats.multivariate_normal(DOUBLE.bias, covariance).logpdf(X_DOUBLE)
+    exact = scipy.stats.multivariate_normal(DOUBLE.bias, marginal_covariance(DOUBLE)).logpdf(X_DOUBLE)
     means = [np.mean(each) for each in values]
     error = np.std(values[3]) / len(log_weights) ** 0.5
     assert means[0] < means[1] < means[2] < means[3] < exact + 5 * error
@@ -190,7 +190,7 @@ def drawn_gradients(names):
 
 def gradients_of(name):
     """The bounds of a tier share a program."""
-    names = tuple(each for each in BOUNDS if (each in FAST) == (name in FAST))
+    names = tier_of(name, BOUNDS, FAST)
     return [[leaf[names.index(name)] for leaf in gradients] for gradients in drawn_gradients(names)]
 
 

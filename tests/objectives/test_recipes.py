@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import vaejax
+from tests.tiers import slow_but, tier_of
 from vaejax import Delta, Normal, data, recipes
 
 SIZE, DATA, LATENT = 6, 4, 2
@@ -204,7 +205,7 @@ def test_every_recipe_has_its_formula_here():
 
 
 # Draws from a sphere are long programs: as long as those of all other recipes together.
-LONG = {"hyperspherical_vae"}
+SHORT = set(CASES) - {"hyperspherical_vae"}
 
 
 @cache
@@ -218,12 +219,9 @@ def values_and_formulas(names):
     return jax.jit(lambda: {name: both(jax.random.key(0), *CASES[name]) for name in names})()
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow("a long program")) if name in LONG else name for name in CASES]
-)
+@pytest.mark.parametrize("name", slow_but(SHORT, CASES, "a long program"))
 def test_a_recipe_is_its_formula(name):
-    names = tuple(each for each in CASES if (each in LONG) == (name in LONG))
-    chex.assert_trees_all_close(*values_and_formulas(names)[name], rtol=2e-5, atol=2e-5)
+    chex.assert_trees_all_close(*values_and_formulas(tier_of(name, CASES, SHORT))[name], rtol=2e-5, atol=2e-5)
 
 
 def test_each_net_of_piwae_has_its_own_bound():

@@ -11,6 +11,7 @@ import pytest
 
 import vaejax
 from tests.objectives.central_differences import check_slopes, slopes
+from tests.tiers import slow_but, tier_of
 from vaejax import Delta, Laplace, MultivariateNormal, Normal
 
 SIZE, LATENT = 6, 3
@@ -299,11 +300,6 @@ COUPLED = {
 FAST = ("capacity", "tc_decomposition")
 
 
-def fast_and_others(names, fast):
-    other = pytest.mark.slow("another penalty")
-    return [name if name in fast else pytest.param(name, marks=other) for name in names]
-
-
 @cache
 def slopes_of(names):
     """Of the sums of penalties, in one program."""
@@ -315,15 +311,14 @@ def slopes_of(names):
     return slopes({name: partial(value, ALL[name]) for name in names}, loc, np.log(scale))
 
 
-@pytest.mark.parametrize("name", fast_and_others(ALL, FAST))
+@pytest.mark.parametrize("name", slow_but(FAST, ALL, "another penalty"))
 def test_gradients_are_central_differences(x64, name):
-    check_slopes(*slopes_of(FAST if name in FAST else tuple(set(ALL) - set(FAST)))[name])
+    check_slopes(*slopes_of(tier_of(name, ALL, FAST))[name])
 
 
 ORDERED = sorted(set(ALL) - {"mmd_to", "jacobian_penalty"})
 
 
-@cache
 def permuted(name):
     """A penalty on a batch, and on the same in another order; `[SIZE]` each."""
     order = np.array([3, 0, 5, 1, 4, 2])
@@ -339,7 +334,7 @@ def permuted(name):
     return both(loc, scale, loc + scale * noise)
 
 
-@pytest.mark.parametrize("name", fast_and_others(ORDERED, ["tc_decomposition"]))
+@pytest.mark.parametrize("name", slow_but(["tc_decomposition"], ORDERED, "another penalty"))
 def test_the_order_of_the_examples_does_not_matter(x64, name):
     """Draws are passed in; the two penalties that draw noise besides them are left out."""
     chex.assert_trees_all_close(*permuted(name), rtol=1e-10)

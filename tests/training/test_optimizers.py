@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests.tiers import slow_but, tier_of
 from vaejax.training.optimizers import _OPTIMIZERS, learning_rate_schedule, make_optimizer
 
 PARAMS = {"w": np.array([1.0, -2.0, 3.0], np.float32), "b": np.float32(0.5)}
@@ -43,24 +44,17 @@ def rates(schedule, steps=100):
 
 
 FAST = ("cosine_decay", "linear_schedule", "piecewise_constant", "warmup_cosine_decay")
-
-
-OTHER = pytest.mark.slow("other schedules of the same law")
-
-
-def fast_and_others(names):
-    return [name if name in FAST else pytest.param(name, marks=OTHER) for name in names]
+OTHER = "other schedules of the same law"
 
 
 def rates_of(name):
-    """The rates of a schedule by name and by hand; those of a tier share a program."""
-    return all_rates(fast=name in FAST)[name]
+    """The rates of a schedule by name and by hand."""
+    return all_rates(tier_of(name, SCHEDULES | WARM_UPS, FAST))[name]
 
 
 @functools.cache
-def all_rates(fast):
-
-    chosen = lambda cases: [(name, case) for name, case in cases.items() if (name in FAST) == fast]
+def all_rates(names):
+    """Those of several schedules, in one program."""
 
     def rates(name, num_steps, steps, **options):
         return jax.vmap(learning_rate_schedule(name, 0.1, num_steps=num_steps, **options))(np.arange(steps))
@@ -68,14 +62,16 @@ def all_rates(fast):
     @jax.jit
     def compute():
         found = {}
-        for name, (by_hand, options) in chosen(SCHEDULES):
+        for name in (each for each in names if each in SCHEDULES):
+            by_hand, options = SCHEDULES[name]
             found[name] = {
                 "warmed up": rates(name, 100, 100, warm_up_steps=20, **options),
                 "plain": rates(name, 80, 80, **options),
                 "longer": rates(name, 180, 180, warm_up_steps=100, **options),
                 "by hand": jax.vmap(by_hand)(np.arange(80)),
             }
-        for name, (by_hand, options) in chosen(WARM_UPS):
+        for name in (each for each in names if each in WARM_UPS):
+            by_hand, options = WARM_UPS[name]
             warmed_up = rates(name, 100, 100, warm_up_steps=20, **options)
             found[name] = {"warmed up": warmed_up, "by hand": jax.vmap(by_hand)(np.arange(100))}
         return found
@@ -106,7 +102,7 @@ def program(optimizer):
     return str(jax.make_jaxpr(step)(PARAMS, GRADIENT))
 
 
-@pytest.mark.parametrize("name", fast_and_others(SCHEDULES))
+@pytest.mark.parametrize("name", slow_but(FAST, SCHEDULES, OTHER))
 def test_a_schedule_by_name_is_that_of_optax_after_a_line(name):
     found = rates_of(name)
     first = found["by hand"][0]
@@ -114,22 +110,20 @@ def test_a_schedule_by_name_is_that_of_optax_after_a_line(name):
     np.testing.assert_allclose(found["warmed up"][20:], found["by hand"], rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "name", ["cosine_decay", *(pytest.param(name, marks=OTHER) for name in SCHEDULES if name != "cosine_decay")]
-)
+@pytest.mark.parametrize("name", slow_but(["cosine_decay"], SCHEDULES, OTHER))
 def test_a_schedule_takes_a_number_and_a_traced_step(name):
     schedule = learning_rate_schedule(name, 0.1, num_steps=100, warm_up_steps=20, **SCHEDULES[name][1])
     np.testing.assert_allclose(schedule(50), rates_of(name)["warmed up"][50], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", fast_and_others(SCHEDULES))
+@pytest.mark.parametrize("name", slow_but(FAST, SCHEDULES, OTHER))
 def test_without_warm_up_it_is_that_of_optax(name):
     found = rates_of(name)
     np.testing.assert_allclose(found["plain"], found["by hand"], rtol=1e-5)
     np.testing.assert_allclose(found["plain"], found["longer"][100:], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", fast_and_others(WARM_UPS))
+@pytest.mark.parametrize("name", slow_but(FAST, WARM_UPS, OTHER))
 def test_a_schedule_that_warms_up_does_it_once(name):
     found = rates_of(name)["warmed up"]
     np.testing.assert_allclose(found, rates_of(name)["by hand"], rtol=1e-5)
