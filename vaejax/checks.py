@@ -21,6 +21,11 @@ def is_concrete(array: Any) -> bool:
     return not isinstance(array, jax.core.Tracer | jax.ShapeDtypeStruct)
 
 
+def namespace_of(array: Any) -> Any:
+    """`numpy` for NumPy arrays, whose operations need no compilation, and `jax.numpy` for all else."""
+    return np if isinstance(array, np.ndarray) else jnp
+
+
 def is_array(value: Any) -> bool:
     """Whether `value` is an array or a number (not a list, a string, None or a boolean)."""
     if isinstance(value, bool):
@@ -94,12 +99,21 @@ def check_support(name: str, value: Any, inside: Callable[[Array], Array], expec
     """
     if not is_concrete(value) or jnp.size(value) == 0:
         return
+    value = _on_host(value)
     # Concrete values are looked at now, also where a function around is being traced.
     with jax.ensure_compile_time_eval():
-        value = jnp.asarray(value)
-        if not bool(jnp.all(inside(value))):
-            found = "NaN" if bool(jnp.any(jnp.isnan(value))) else f"values from {jnp.min(value)} to {jnp.max(value)}"
+        if not inside(value).all():
+            found = "NaN" if namespace_of(value).isnan(value).any() else f"values from {value.min()} to {value.max()}"
             raise ValueError(f"{name} must be {expected}; got {found}")
+
+
+def _on_host(value: Any) -> Any:
+    """A concrete value as a NumPy array, whose operations need no compilation; on an accelerator it stays there."""
+    if isinstance(value, jax.Array):
+        on_host = value.is_fully_addressable and all(device.platform == "cpu" for device in value.devices())
+        return np.asarray(value) if on_host else value
+    # In the type that JAX gives it, in which it is computed with.
+    return np.asarray(value).astype(jnp.result_type(value), copy=False)
 
 
 def check_event_shape(name: str, value: Any, parameters: Shape, event_ndims: int) -> None:

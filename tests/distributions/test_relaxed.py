@@ -175,7 +175,7 @@ def test_event_axes_are_summed():
         (lambda: RelaxedCategorical(np.zeros((3, 5)), None), TypeError, "temperature must be an array"),
         (lambda: RelaxedCategorical(np.zeros((3, 5)), 1.0, 0), ValueError, "event_ndims must be at least 1"),
         (lambda: RelaxedCategorical(np.zeros(5), 1.0), ValueError, r"need 2 event axes.*got shape \(5,\)"),
-        (lambda: RelaxedCategorical(np.zeros((4, 3, 5)), np.ones(3)), ValueError, r"batch axes \(4,\).*\(3,\)"),
+        (lambda: RelaxedCategorical(np.zeros((4, 3, 5)), np.ones(3)), ValueError, r"logits \(4,\) and temperature \(3,\)"),
         (lambda: RelaxedCategorical(np.zeros(2), 1.0, 1).log_prob(np.array([1.0, 0.0])), ValueError, "positive and sum to 1"),
         (lambda: RelaxedCategorical(np.zeros(2), 1.0, 1).log_prob(np.array([0.5, 0.6])), ValueError, "positive and sum to 1"),
         (lambda: RelaxedCategorical(np.zeros(2), 1.0, 1).log_prob(np.ones(3) / 3), ValueError, r"event shape \(2,\)"),

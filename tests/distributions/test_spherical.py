@@ -268,7 +268,7 @@ def test_a_mapped_constructor_is_the_batched_one(ranks):
         (lambda: PowerSpherical(np.ones(1), 1.0), ValueError, r"length 2 or more; got shape \(1,\)"),
         (lambda: PowerSpherical(np.zeros((2, 3)), 1.0), ValueError, "no zero vector"),
         (lambda: PowerSpherical(np.ones(3), -1.0), ValueError, "concentration must be at least 0"),
-        (lambda: PowerSpherical(np.ones((4, 3)), np.ones(3)), ValueError, r"batch axes \(4,\) of loc; got shape \(3,\)"),
+        (lambda: PowerSpherical(np.ones((4, 3)), np.ones(3)), ValueError, r"loc \(4,\) and concentration \(3,\)"),
         (lambda: PowerSpherical(np.ones(3), 1.0).log_prob(np.ones(3)), ValueError, "unit vectors"),
         (lambda: SphericalUniform(3).log_prob(np.ones(3)), ValueError, "unit vectors"),
         (lambda: SphericalUniform(3).log_prob(np.ones(2)), ValueError, r"event shape \(3,\)"),

@@ -1,5 +1,7 @@
 """What is wrong is said at once: the argument, what was expected, what came."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -109,7 +111,7 @@ def test_shapes_are_checked_while_tracing_too():
         (lambda: Normal([0.0], 1.0), TypeError, "Normal: loc must be an array; got list"),
         (lambda: Normal(None, 1.0), TypeError, "Normal: loc must be an array; got NoneType"),
         (lambda: Normal(jnp.zeros(3), 0.0), ValueError, "Normal: scale must be positive; got values down to 0.0"),
-        (lambda: Normal(jnp.zeros(3), jnp.ones(2)), ValueError, r"must broadcast; got loc \(3,\), scale \(2,\)"),
+        (lambda: Normal(jnp.zeros(3), jnp.ones(2)), ValueError, r"must broadcast; got loc \(3,\) and scale \(2,\)"),
         (lambda: Normal(jnp.zeros(3), 1.0, -1), ValueError, "event_ndims must be at least 0; got -1"),
         (lambda: Normal(jnp.zeros(3), 1.0, 1.0), TypeError, "event_ndims must be an integer; got float"),
         (lambda: Normal(np.array(["a"]), 1.0), TypeError, "Normal: loc must hold numbers"),
@@ -148,3 +150,42 @@ def test_a_wrong_event_is_found_where_the_penalty_is_one_number(key):
         )
     with pytest.raises(ValueError, match=r"regularizer must return shape \(8,\).*got shape \(8, 2\)"):
         autoencode(X, encode, decode, lambda key, q, z: z)
+
+
+PAIR, OUTER = np.ones((5, 2)), np.ones((5, 1, 2))
+OUTER_PRODUCTS = {
+    "Normal": lambda: Normal(PAIR, OUTER),
+    "Laplace": lambda: vaejax.Laplace(OUTER, PAIR),
+    "NegativeBinomial": lambda: vaejax.NegativeBinomial(PAIR, OUTER),
+    "DiscretizedLogistic": lambda: vaejax.DiscretizedLogistic(PAIR, OUTER),
+    "MultivariateNormal": lambda: vaejax.MultivariateNormal(OUTER, np.tile(np.eye(2), (5, 1, 1))),
+    "PowerSpherical": lambda: vaejax.PowerSpherical(PAIR, np.ones((5, 1))),
+    "RelaxedCategorical": lambda: vaejax.RelaxedCategorical(np.ones((5, 3, 2)), np.ones((5, 1))),
+    "Mixture": lambda: vaejax.Mixture(np.zeros((5, 1, 3)), Normal(np.ones((5, 3, 2)), 1.0)),
+    "Masked": lambda: vaejax.Masked(Normal(PAIR, 1.0), OUTER),
+    "Transformed": lambda: vaejax.Transformed(Normal(PAIR, 1.0), vaejax.ElementwiseAffine(OUTER, OUTER)),
+    "Planar": lambda: vaejax.Planar(PAIR, OUTER, np.ones(5)),
+    "Hierarchical": lambda: vaejax.Hierarchical(Normal(PAIR, 1.0), lambda z: Normal(z[:, None], 1.0)).sample(jax.random.key(0)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OUTER_PRODUCTS)
+def test_parameters_whose_batches_make_an_outer_product_are_refused(name):
+    with pytest.raises(ValueError, match=rf"{name}: .*\(5, 1"):
+        jax.eval_shape(OUTER_PRODUCTS[name])
+
+
+def test_parameters_of_equal_rank_and_scalars_broadcast():
+    assert jax.eval_shape(lambda: Normal(np.ones((5, 1, 2)), np.ones((1, 4, 2))).mean).shape == (5, 4, 2)
+    assert jax.eval_shape(lambda: Normal(np.ones((5, 4, 2)), np.ones(2)).mean).shape == (5, 4, 2)
+    assert jax.eval_shape(lambda: vaejax.PowerSpherical(np.ones((5, 2)), 3.0).mean).shape == (5, 2)
+
+
+def test_the_value_has_one_number_for_each_example():
+    """A class of someone else may make an outer product; the objectives refuse it."""
+    outer = lambda x: numpyro.distributions.Normal(x[:, :2], np.ones((5, 1, 2))).to_event(1)
+    likelihood = lambda z: Normal(jnp.broadcast_to(z[..., :1], (*z.shape[:-1], 6)), 1.0)
+    x = np.ones((5, 6), np.float32)
+    for objective in (vaejax.elbo, partial(vaejax.importance_bound, num_samples=2)):
+        with pytest.raises(ValueError, match=r"one number per example of x.*\(5, 6\).*\(5, 5\)"):
+            jax.eval_shape(lambda objective=objective: objective(jax.random.key(0), x, outer, likelihood).value)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, dataclass_transform
 import jax
 import jax.numpy as jnp
 
-from vaejax.checks import check_array, check_count, check_key
+from vaejax.checks import check_array, check_count, check_key, namespace_of
 from vaejax.types import Array, ArrayLike, Shape
 
 T = TypeVar("T")
@@ -116,11 +116,27 @@ def draw_with_density(distribution: Any, key: Array, sample_shape: Shape = ()) -
     return distribution.sample(key, sample_shape), None
 
 
+def is_finite(value: Array) -> Array:
+    """Elementwise: neither infinite nor NaN."""
+    return namespace_of(value).isfinite(value)
+
+
+def is_count(value: Array) -> Array:
+    """Elementwise: an integer of at least 0."""
+    value = as_float(value)
+    return (value >= 0) & (value == namespace_of(value).floor(value)) & is_finite(value)
+
+
 def is_level(value: Array, num_levels: int) -> Array:
     """Elementwise: an integer from 0 to `num_levels - 1`."""
     # In float32: as a uint8 the level count 256 would wrap around to 0.
-    (value,) = at_least_float32(value)
-    return (value >= 0) & (value < num_levels) & (value == jnp.floor(value))
+    return is_count(value) & (as_float(value) < num_levels)
+
+
+def as_float(value: Array) -> Array:
+    """As `at_least_float32`, but a NumPy array stays one."""
+    dtype = jnp.promote_types(jnp.result_type(value), jnp.float32)
+    return namespace_of(value).asarray(value, dtype)
 
 
 def parameter_shape(*parameters: ArrayLike) -> Shape:
@@ -133,11 +149,29 @@ def check_parameters(owner: str, event_ndims: int, **parameters: Any) -> None:
     check_count(f"{owner}: event_ndims", event_ndims, minimum=0)
     for name, value in parameters.items():
         check_array(f"{owner}: {name}", value)
+    shapes = {name: jnp.shape(value) for name, value in parameters.items()}
+    broadcast_shapes(owner, **shapes)
+    broadcast_shapes(owner, **{name: shape[: max(0, len(shape) - event_ndims)] for name, shape in shapes.items()})
+
+
+def broadcast_shapes(owner: str, **shapes: Shape) -> Shape:
+    """The shape that the shapes of an owner's parameters broadcast to.
+
+    Raises:
+      ValueError: they do not broadcast, or would to an outer product: of different ranks, none has the whole shape.
+        `[5]` and `[5, 1]` would silently become `[5, 5]`; `[5, 1]` and `[1, 5]` say so, and scalars fit anything.
+    """
+    found = " and ".join(f"{name} {shape}" for name, shape in shapes.items())
     try:
-        parameter_shape(*parameters.values())
+        whole = jnp.broadcast_shapes(*shapes.values())
     except ValueError as error:
-        shapes = ", ".join(f"{name} {jnp.shape(value)}" for name, value in parameters.items())
-        raise ValueError(f"{owner}: the shapes of the parameters must broadcast; got {shapes}") from error
+        raise ValueError(f"{owner}: the shapes of the parameters must broadcast; got {found}") from error
+    if whole not in shapes.values() and len({len(shape) for shape in shapes.values() if shape}) > 1:
+        raise ValueError(
+            f"{owner}: one of the parameters must have the batch shape of all; got {found}, whose outer product would "
+            f"be {whole} (give all of them {len(whole)} axes if that is meant)"
+        )
+    return whole
 
 
 def draw_shape(owner: str, key: Any, sample_shape: Any, parameters: Shape, event_ndims: int) -> Shape:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaejax.checks import check_array, check_event_shape
-from vaejax.distributions._base import at_least_float32, distribution, parameter_shape, static
+from vaejax.distributions._base import at_least_float32, broadcast_shapes, distribution, parameter_shape, static
 from vaejax.distributions.bounds import bound_log_scale
 from vaejax.types import Array, ArrayLike
 
@@ -242,10 +242,7 @@ def check_vectors(owner: str, self: Any, vectors: tuple[str, ...], numbers: tupl
     found = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
     if len({shapes[name][-1:] for name in vectors} | {()}) != 2:
         raise ValueError(f"{owner}: {' and '.join(vectors)} must be vectors of one length; got {found}")
-    try:
-        jnp.broadcast_shapes(*(shapes[name][:-1] for name in vectors), *(shapes[name] for name in numbers))
-    except ValueError as error:
-        raise ValueError(f"{owner}: the batch axes of the parameters must broadcast; got {found}") from error
+    broadcast_shapes(owner, **{name: shape[:-1] if name in vectors else shape for name, shape in shapes.items()})
 
 
 def align_parameters(self: Any, batch_ndims: int = 0) -> None:

@@ -12,6 +12,7 @@ from vaejax.distributions._base import (
     distribution,
     draw_shape,
     flatten_event,
+    is_count,
     parameter_shape,
     static,
     sum_event,
@@ -70,7 +71,7 @@ class Poisson:
 
     def support(self, value: Array) -> Array:
         """Elementwise: an integer of at least 0."""
-        return _is_count(value)
+        return is_count(value)
 
     def sample(self, key: Array, sample_shape: Shape = ()) -> Array:
         """Draw counts `[*S, *B, *E]` as 32-bit integers."""
@@ -143,7 +144,7 @@ class NegativeBinomial:
 
     def support(self, value: Array) -> Array:
         """Elementwise: an integer of at least 0."""
-        return _is_count(value)
+        return is_count(value)
 
     def sample(self, key: Array, sample_shape: Shape = ()) -> Array:
         """Draw counts `[*S, *B, *E]` as 32-bit integers: a rate from a gamma, a count from its Poisson."""
@@ -179,9 +180,3 @@ def _deviance(weight: Array, difference: Array) -> Array:
 def _half_log(count: Array) -> Array:
     """`log(2 pi x) / 2`."""
     return 0.5 * (jnp.log(count) + LOG_TWO_PI)
-
-
-def _is_count(value: Array) -> Array:
-    """Elementwise: an integer of at least 0."""
-    (value,) = at_least_float32(value)
-    return (value >= 0) & (value == jnp.floor(value)) & jnp.isfinite(value)

@@ -13,6 +13,7 @@ from vaejax.distributions._base import (
     draw_shape,
     draw_with_density,
     event_ndims_of,
+    is_finite,
     static,
 )
 from vaejax.types import Array, Distribution, Shape
@@ -88,7 +89,7 @@ class Hierarchical:
 
     def support(self, value: Array) -> Array:
         """Elementwise: finite."""
-        return jnp.isfinite(value)
+        return is_finite(value)
 
     def sample(self, key: Array, sample_shape: Shape = ()) -> Array:
         """Draw `[*S, *B, D_1 + D_2]`."""
@@ -135,6 +136,11 @@ class Hierarchical:
         return self.first, jax.eval_shape(given, arrays)
 
     def _joined(self, z_1: Array, z_2: Array) -> Array:
+        if z_1.shape[:-1] != z_2.shape[:-1]:
+            raise ValueError(
+                f"Hierarchical: second must return a distribution with the batch axes of z_1, shape {z_1.shape}; its "
+                f"draws have shape {z_2.shape}"
+            )
         return jnp.concatenate([z_2, z_1] if self.reverse else [z_1, z_2], axis=-1)
 
 

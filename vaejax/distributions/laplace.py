@@ -13,6 +13,7 @@ from vaejax.distributions._base import (
     distribution,
     draw_shape,
     flatten_event,
+    is_finite,
     parameter_shape,
     static,
 )
@@ -58,7 +59,7 @@ class Laplace:
 
     def support(self, value: Array) -> Array:
         """Elementwise: finite."""
-        return jnp.isfinite(value)
+        return is_finite(value)
 
     def sample(self, key: Array, sample_shape: Shape = ()) -> Array:
         """Draw `[*S, *B, *E]`: `loc + scale * eps`, eps ~ Laplace(0, 1)."""

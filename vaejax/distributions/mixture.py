@@ -10,6 +10,7 @@ from vaejax.checks import check_array, check_count, check_distribution, check_ev
 from vaejax.distributions._base import (
     abstract_draw,
     at_least_float32,
+    broadcast_shapes,
     distribution,
     draw_shape,
     event_ndims_of,
@@ -65,7 +66,9 @@ class Mixture:
         if self.event_ndims is None:
             object.__setattr__(self, "event_ndims", ndims)
         check_count("Mixture: event_ndims", self.event_ndims, minimum=ndims)
-        _align(self, shape[: len(shape) - ndims])
+        own = shape[: len(shape) - ndims]
+        broadcast_shapes("Mixture", logits=jnp.shape(self.logits)[:-1], components=own[:-1])
+        _align(self, own)
         if len(self.batch_shape) < self.event_ndims - ndims:
             raise ValueError(
                 f"Mixture: {self.event_ndims} event axes need {self.event_ndims - ndims} batch axes "

@@ -11,9 +11,11 @@ from vaejax.distributions._base import (
     LOG_TWO_PI,
     align_ranks,
     at_least_float32,
+    broadcast_shapes,
     check_parameters,
     distribution,
     draw_shape,
+    is_finite,
 )
 from vaejax.types import Array, ArrayLike, Shape
 
@@ -43,6 +45,8 @@ class MultivariateNormal:
         size, factor = jnp.shape(self.loc)[-1:], jnp.shape(self.scale_tril)[-2:]
         if size * 2 != factor:
             raise ValueError(f"MultivariateNormal: scale_tril must end in {size * 2}; got shape {factor}")
+        batches = {"loc": jnp.shape(self.loc)[:-1], "scale_tril": jnp.shape(self.scale_tril)[:-2]}
+        broadcast_shapes("MultivariateNormal", **batches)
         if is_concrete(self.scale_tril):
             diagonal = np.asarray(self.scale_tril).diagonal(axis1=-2, axis2=-1)
             check_positive("MultivariateNormal: the diagonal of scale_tril", diagonal)
@@ -71,7 +75,7 @@ class MultivariateNormal:
 
     def support(self, value: Array) -> Array:
         """Elementwise: finite."""
-        return jnp.isfinite(value)
+        return is_finite(value)
 
     def sample(self, key: Array, sample_shape: Shape = ()) -> Array:
         """Draw `[*S, *B, D]`: `loc + L eps`."""

@@ -14,6 +14,7 @@ from vaejax.distributions._base import (
     distribution,
     draw_shape,
     flatten_event,
+    is_finite,
     parameter_shape,
     static,
 )
@@ -111,7 +112,7 @@ class Normal:
 
     def support(self, value: Array) -> Array:
         """Elementwise: finite."""
-        return jnp.isfinite(value)
+        return is_finite(value)
 
     def sample(self, key: Array, sample_shape: Shape = ()) -> Array:
         """Draw `[*S, *B, *E]` by `reparameterize`."""
@@ -197,7 +198,7 @@ class OptimalNormal:
 
     def support(self, value: Array) -> Array:
         """Elementwise: finite."""
-        return jnp.isfinite(value)
+        return is_finite(value)
 
     def fit(self, value: Array) -> Normal:
         """The Normal with the maximum-likelihood scale for `value`, one per event."""

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 from vaejax.checks import check_array, check_count, check_event_shape, check_positive, check_support
 from vaejax.distributions._base import (
     align_ranks,
+    as_float,
     at_least_float32,
+    broadcast_shapes,
     check_parameters,
     distribution,
     draw_shape,
@@ -68,13 +70,7 @@ class RelaxedCategorical:
                 f"got shape {shape}"
             )
         batch = shape[: len(shape) - self.event_ndims]
-        try:
-            jnp.broadcast_shapes(batch, jnp.shape(self.temperature))
-        except ValueError as error:
-            raise ValueError(
-                f"RelaxedCategorical: temperature must broadcast with the batch axes {batch} of logits; "
-                f"got shape {jnp.shape(self.temperature)}"
-            ) from error
+        broadcast_shapes("RelaxedCategorical", logits=batch, temperature=jnp.shape(self.temperature))
         align_ranks(self, logits=self.event_ndims, temperature=0)
 
     @property
@@ -119,9 +115,9 @@ class RelaxedCategorical:
 
     def support(self, value: Array) -> Array:
         """Elementwise: positive, and part of a vector that sums to 1."""
-        (value,) = at_least_float32(value)
+        value = as_float(value)
         # Half precision rounds a coordinate near 1 by up to 4e-3.
-        return (value > 0) & (jnp.abs(jnp.sum(value, axis=-1, keepdims=True) - 1.0) < 1e-2)
+        return (value > 0) & (abs(value.sum(axis=-1, keepdims=True) - 1.0) < 1e-2)
 
     def sample(self, key: Array, sample_shape: Shape = ()) -> Array:
         """Draw `[*S, *B, N, L]`, strictly inside the simplex."""

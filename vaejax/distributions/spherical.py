@@ -7,8 +7,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax.checks import check_array, check_count, check_event_shape, check_nonnegative, check_support, is_concrete
-from vaejax.distributions._base import align_ranks, at_least_float32, check_parameters, distribution, draw_shape, static
+from vaejax.checks import (
+    check_array,
+    check_count,
+    check_event_shape,
+    check_nonnegative,
+    check_support,
+    is_concrete,
+    namespace_of,
+)
+from vaejax.distributions._base import (
+    align_ranks,
+    as_float,
+    at_least_float32,
+    broadcast_shapes,
+    check_parameters,
+    distribution,
+    draw_shape,
+    static,
+)
 from vaejax.distributions._closed_form import no_closed_form
 from vaejax.distributions._gamma import log_gamma_ratio
 from vaejax.distributions.bernoulli import softplus
@@ -102,13 +119,7 @@ class PowerSpherical:
         if is_concrete(self.loc) and not np.all(np.any(np.asarray(self.loc) != 0, axis=-1)):
             raise ValueError("PowerSpherical: loc must be no zero vector; got one")
         check_nonnegative("PowerSpherical: concentration", self.concentration)
-        try:
-            jnp.broadcast_shapes(shape[:-1], jnp.shape(self.concentration))
-        except ValueError as error:
-            raise ValueError(
-                f"PowerSpherical: concentration must broadcast with the batch axes {shape[:-1]} of loc; "
-                f"got shape {jnp.shape(self.concentration)}"
-            ) from error
+        broadcast_shapes("PowerSpherical", loc=shape[:-1], concentration=jnp.shape(self.concentration))
         align_ranks(self, loc=1, concentration=0)
 
     @property
@@ -219,6 +230,6 @@ def _reflect(height: Array, rest: Array, loc: Array) -> Array:
 
 def _is_unit(value: Array) -> Array:
     """Elementwise: part of a vector of length 1, up to the rounding of half precision."""
-    (value,) = at_least_float32(value)
-    unit = jnp.abs(jnp.sum(value**2, axis=-1, keepdims=True) - 1.0) < 1e-2
-    return jnp.broadcast_to(unit, value.shape)
+    value = as_float(value)
+    unit = abs((value**2).sum(axis=-1, keepdims=True) - 1.0) < 1e-2
+    return namespace_of(value).broadcast_to(unit, value.shape)

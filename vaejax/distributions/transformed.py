@@ -1,10 +1,9 @@
 """The distribution of a transformed draw: a normalizing flow as posterior or prior."""
 
 import jax
-import jax.numpy as jnp
 
 from vaejax.checks import check_distribution, check_support
-from vaejax.distributions._base import abstract_draw, distribution, draw_shape, event_ndims_of
+from vaejax.distributions._base import abstract_draw, distribution, draw_shape, event_ndims_of, is_finite
 from vaejax.distributions.bijectors import Bijector, check_bijector, with_batch_ndims
 from vaejax.types import Array, Distribution, Shape
 
@@ -76,7 +75,7 @@ class Transformed:
 
     def support(self, value: Array) -> Array:
         """Elementwise: finite."""
-        return jnp.isfinite(value)
+        return is_finite(value)
 
     def sample(self, key: Array, sample_shape: Shape = ()) -> Array:
         """Draw `[*S, *B, D]`: f of the base's draw."""

@@ -121,7 +121,7 @@ def _log_weight(key: Array, x: Any, q: Distribution, decode: Decode, prior: Dist
     p = decode(z)
     check_distribution("decode must return", p)
     log_likelihood, log_prior = p.log_prob(x), prior.log_prob(z)
-    check_terms(log_q.shape, log_likelihood.shape, log_prior.shape)
+    check_terms(x, log_q.shape, log_likelihood.shape, log_prior.shape)
     return log_likelihood + log_prior - log_q
 
 

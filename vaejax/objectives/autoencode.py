@@ -81,7 +81,7 @@ def autoencode(
         check_distribution("decode must return", p)
         posterior = remembering(q, z, log_q)
         log_likelihood, penalty = p.log_prob(x), jnp.asarray(regularizer(key, posterior, z))
-        check_terms(batch_of(posterior, z), log_likelihood.shape, penalty.shape)
+        check_terms(x, batch_of(posterior, z), log_likelihood.shape, penalty.shape)
         return log_likelihood, penalty
 
     if num_samples is None:
@@ -112,12 +112,17 @@ def check_data(x: Any) -> None:
         raise TypeError(f"x must be an array of data; got {type(x).__name__} (argument order: key, x, encode, decode)")
 
 
-def check_terms(batch: Shape, log_likelihood: Shape, penalty: Shape) -> None:
-    """Raise where the parts do not have one number per example, as the posterior's log-density has."""
+def check_terms(x: Any, batch: Shape, log_likelihood: Shape, penalty: Shape) -> None:
+    """Raise where the parts do not have one number per example of x, as the posterior's log-density should."""
     if log_likelihood != batch:
         raise ValueError(
             f"decode must return a distribution with one log-probability per example, shape {batch} as the posterior "
             f"has; got shape {log_likelihood} (set event_ndims to the number of axes of one example, on both)"
+        )
+    if is_array(x) and jnp.shape(x)[: len(batch)] != batch:
+        raise ValueError(
+            f"encode and decode must give one number per example of x, whose shape is {jnp.shape(x)}; got batch shape "
+            f"{batch} (the batch axes of the distributions are those of x)"
         )
     if penalty not in ((), batch):
         raise ValueError(f"regularizer must return shape {batch}, one number per example, or (); got shape {penalty}")

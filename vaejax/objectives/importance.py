@@ -91,7 +91,7 @@ def importance_bound(
         check_distribution("decode must return", p)
         log_q = density.log_prob(z) if log_q is None else log_q
         log_likelihood, divergence = p.log_prob(x), log_q - prior.log_prob(z)
-        check_terms(log_q.shape, log_likelihood.shape, divergence.shape)
+        check_terms(x, log_q.shape, log_likelihood.shape, divergence.shape)
         return log_likelihood, divergence
 
     log_likelihoods, divergences = map_samples(single)(path, log_q)

@@ -104,7 +104,7 @@ def ladder_elbo(
         p_x = decode(above)
         check_distribution("decode must return", p_x)
         log_likelihood = p_x.log_prob(x)
-        check_terms(divergences[0].shape, log_likelihood.shape, divergences[0].shape)
+        check_terms(x, divergences[0].shape, log_likelihood.shape, divergences[0].shape)
         return log_likelihood, jnp.stack(divergences), tuple(posteriors), above
 
     if num_samples is None:
