@@ -245,9 +245,9 @@ def test_one_section_that_cannot_be_made_does_not_cost_the_others(exact, monkeyp
 
 def test_a_likelihood_that_is_none_is_refused(exact):
     oracle, x = exact
-    seen = lambda z: vaejax.Masked(oracle.decode(z), jnp.arange(X) > 0)
-    refusal = bounds.refusal(subject_of(experiment_of(oracle.posterior, seen, x)))
-    assert refusal == "Not measured: Masked is no normalised likelihood of all of x"
+    optimal = lambda z: vaejax.OptimalNormal(oracle.decode(z).mean)
+    refusal = bounds.refusal(subject_of(experiment_of(oracle.posterior, optimal, x)))
+    assert refusal == "Not measured: OptimalNormal is no normalised likelihood"
 
 
 @pytest.mark.slow("another shape of the latents")

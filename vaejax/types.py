@@ -31,10 +31,11 @@ class Distribution(Protocol):
 
     Optional, used where present: `sample_and_log_prob(key, sample_shape)` (a draw and its log-density,
     where the two together cost less than one after the other, as in a flow), `kl_divergence(other)`
-    `[*B]`, `support(value)` (an elementwise truth value), `mean`, `variance`, `event_ndims`, and four truth
-    values: `has_rsample` (draws have a gradient to the parameters) and `is_normalized`, both assumed where absent,
-    `is_discrete`, and `is_point` (all mass at one point, so there is no density). A class of your own that
-    passes through `jax.jit` or another transformation must be a pytree
+    `[*B]`, `support(value)` (an elementwise truth value), `mean`, `variance`, `event_ndims`, and these truth values:
+    `has_rsample` (draws have a gradient to the parameters) and `is_normalized`, both assumed where absent;
+    `is_discrete`; `is_partial` (the density is that of some elements of the value only); `is_point` (its mass is at
+    points, so there is no density); and `is_singular` (its mass is on a surface, such as a sphere, so its density is
+    not one per volume). A class of your own that passes through `jax.jit` or another transformation must be a pytree
     (`jax.tree_util.register_dataclass`), as ours are.
     """
 

@@ -122,6 +122,26 @@ def test_observed_values_outside_the_support_still_raise():
             call(np.float32([0.5, 0.5, 1.0]))
 
 
+def test_without_a_mask_nan_marks_what_is_missing():
+    """Traced, mapped and concrete; a value that is observed is still checked."""
+    loc, value = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
+    holes = np.where(half_mask((4, 3)), value, np.nan).astype(np.float32)
+
+    @jax.jit
+    def figures(loc, value, holes):
+        score = lambda loc, value, *mask: jnp.sum(Masked(Normal(loc, 0.5), *mask).log_prob(value))
+        of_nan, of_mask = (jax.value_and_grad(score)(loc, *each) for each in ((holes,), (value, ~jnp.isnan(holes))))
+        mapped = jax.vmap(lambda loc, value: Masked(Normal(loc, 0.5)).log_prob(value))(loc, holes)
+        return of_nan, of_mask, Masked(Normal(loc, 0.5)).log_prob(holes), mapped
+
+    of_nan, of_mask, whole, mapped = figures(loc, value, holes)
+    chex.assert_trees_all_equal(of_nan, of_mask)
+    chex.assert_trees_all_close(whole, mapped, rtol=1e-6)
+    chex.assert_trees_all_close(Masked(Normal(loc, 0.5)).log_prob(holes), whole, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"0 or 1.*0\.5"):
+        Masked(Bernoulli(np.zeros(3, np.float32))).log_prob(np.float32([0.5, np.nan, 1.0]))
+
+
 def test_bytes_stay_bytes():
     value = np.array([255, 3, 0], np.uint8)
     log_prob = jax.jit(lambda base: Masked(base, np.array([1, 0, 1])).log_prob(value))

@@ -136,7 +136,10 @@ ANOTHER_PAIR = pytest.mark.slow("another pair of batches")
     "batches",
     [
         ((4, 1), (1, 4)),
-        *(pytest.param(pair, marks=ANOTHER_PAIR) for pair in [((), (4,)), ((4,), ()), ((1, 4), (4, 1)), ((4,), (4, 4))]),
+        *(
+            pytest.param(pair, marks=ANOTHER_PAIR)
+            for pair in [((), (4,)), ((4,), ()), ((1, 4), (4, 1)), ((4,), (4, 4))]
+        ),
     ],
 )
 def test_batches_broadcast_and_draws_are_apart_along_them(batches):

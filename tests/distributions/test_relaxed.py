@@ -83,20 +83,50 @@ def test_the_largest_coordinate_has_the_probabilities_of_the_levels(key):
 def density_of_draws(logits, temperature, key):
     def score(logits, temperature):
         q = RelaxedCategorical(logits, temperature)
-        y = q.sample(key, (50,))
-        return jnp.sum(q.log_prob(y)), (y, q.support(y))
+        y, log_q = q.sample_and_log_prob(key, (50,))
+        return jnp.sum(log_q), (y, q.support(y), log_q, q.log_prob(y))
 
     return jax.value_and_grad(score, (0, 1), has_aux=True)(logits, temperature)
 
 
 @pytest.mark.parametrize("temperature", [0.01, 0.1, 5.0])
 def test_draws_lie_inside_and_have_finite_densities_and_gradients(temperature, key):
+    """The density of a draw that underflows is known with it, and not afterwards."""
     logits = np.random.default_rng(0).normal(size=(8, 10)).astype(np.float32) * 5
-    (value, (y, inside)), slopes = density_of_draws(logits, np.float32(temperature), key)
+    (value, (y, inside, log_q, later)), slopes = density_of_draws(logits, np.float32(temperature), key)
     chex.assert_tree_all_finite((value, slopes))
     assert np.all(inside)
     assert np.all(y > 0)
     chex.assert_trees_all_close(np.sum(y, axis=-1), np.ones((50, 8), np.float32), rtol=1e-5)
+    whole = np.isfinite(later)
+    np.testing.assert_allclose(later[whole], log_q[whole], rtol=1e-4, atol=1e-3)
+    assert np.all(whole) if temperature == 5.0 else not np.any(whole)
+
+
+def test_a_divergence_of_logarithms_does_not_depend_on_a_shared_temperature(key):
+    """`t log y` has the same distribution at every t, so with common noise each estimate is the same number."""
+
+    def divergence(logits, temperature):
+        q, p = (RelaxedCategorical(each, temperature, 1, log_space=True) for each in (logits, jnp.zeros(3)))
+        z, log_q = q.sample_and_log_prob(key, (2000,))
+        return jnp.mean(log_q - p.log_prob(z)), (jnp.mean(log_q - q.log_prob(z)), jnp.exp(z).sum(-1))
+
+    logits, temperatures = np.float32([4.0, 0.0, -4.0]), np.float32([1.0, 0.1, 0.02])
+    at_each = jax.jit(jax.vmap(jax.value_and_grad(divergence, has_aux=True), (None, 0)))
+    (found, (own, total)), slopes = at_each(logits, temperatures)
+    chex.assert_trees_all_close(found, np.full(3, found[0]), rtol=1e-4)
+    chex.assert_trees_all_close(slopes, np.tile(slopes[0], (3, 1)), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(own, 0.0, atol=1e-4)
+    np.testing.assert_allclose(total, 1.0, rtol=1e-4)
+
+
+def test_logarithms_have_the_density_of_the_vectors_up_to_their_product(x64, key):
+    """`d y_k / y_k` in place of `d y_k`."""
+    logits, temperature = np.random.default_rng(0).normal(size=(4, 3, 5)), np.array([0.3, 1.0, 2.0, 0.7])
+    y = sample(RelaxedCategorical(logits, temperature), key, (6,))
+    of_logarithms = log_prob(RelaxedCategorical(logits, temperature, log_space=True), np.log(y))
+    expected = log_prob(RelaxedCategorical(logits, temperature), y) + np.log(y).sum((-1, -2))
+    chex.assert_trees_all_close(of_logarithms, expected, rtol=1e-9)
 
 
 def test_draws_are_differentiable_in_the_logits_and_the_temperature(x64):
@@ -112,7 +142,7 @@ def test_draws_are_differentiable_in_the_logits_and_the_temperature(x64):
     chex.assert_trees_all_close(*slopes_and_differences(np.array([*TWO, 0.7])), rtol=1e-7)
 
 
-def test_kl_is_that_of_the_categoricals_underneath():
+def test_the_penalty_is_the_divergence_of_the_categoricals_underneath():
     logits, prior = np.random.default_rng(0).normal(size=(2, 4, 3, 5)).astype(np.float32)
 
     @jax.jit
@@ -120,24 +150,24 @@ def test_kl_is_that_of_the_categoricals_underneath():
         relaxed = lambda temperature: RelaxedCategorical(logits, temperature)
         theirs = numpyro.Categorical(logits=prior, validate_args=False).to_event(1)
         pairs = [(relaxed(0.1), Categorical(prior)), (relaxed(2.0), Categorical(prior)), (relaxed(1.0), theirs)]
-        return [vaejax.kl_divergence(q, p) for q, p in [*pairs, (Categorical(logits), Categorical(prior))]]
+        return [vaejax.categorical_kl(p)(None, q, None) for q, p in pairs]
 
-    *found, of_categoricals = divergences(logits, prior)
-    for each in found:
-        chex.assert_trees_all_close(each, of_categoricals, rtol=1e-6)
     p, q = scipy.special.softmax(prior, -1), scipy.special.softmax(logits, -1)
-    chex.assert_trees_all_close(of_categoricals, (q * np.log(q / p)).sum((1, 2)), rtol=1e-5)
+    for each in divergences(logits, prior):
+        chex.assert_trees_all_close(each, (q * np.log(q / p)).sum((1, 2)), rtol=1e-5)
 
 
-def test_kl_refuses_other_partners_and_other_events():
+def test_divergences_refuse_other_partners_and_other_events():
     q = RelaxedCategorical(np.zeros((4, 3, 5)), 1.0)
-    for other in (q, vaejax.standard_normal):
-        with pytest.raises(TypeError, match=r"RelaxedCategorical to .*monte_carlo_kl"):
+    for other in (q, vaejax.standard_normal, Categorical(np.zeros((3, 5)))):
+        with pytest.raises(TypeError, match=r"RelaxedCategorical to .*categorical_kl"):
             vaejax.kl_divergence(q, other)
+    with pytest.raises(TypeError, match=r"categorical_kl: the posterior .*got Normal"):
+        vaejax.categorical_kl(Categorical(np.zeros((3, 5))))(None, vaejax.Normal(np.zeros((4, 3)), 1.0), None)
     with pytest.raises(ValueError, match="same number of event axes; got 1 and 2"):
-        vaejax.kl_divergence(q, Categorical(np.zeros((4, 3, 5)), 2))
+        vaejax.categorical_kl(Categorical(np.zeros((4, 3, 5)), 2))(None, q, None)
     with pytest.raises(ValueError, match="q has 5 levels, p has 4"):
-        vaejax.kl_divergence(q, Categorical(np.zeros((3, 4))))
+        vaejax.categorical_kl(Categorical(np.zeros((3, 4))))(None, q, None)
 
 
 @pytest.mark.slow("aligned by the function that other families are mapped over")

@@ -178,6 +178,9 @@ BAD = {
     "discrete": ({"prior": vaejax.Bernoulli(np.zeros(2))}, TypeError, "prior must be continuous.*Bernoulli, which is disc"),
     "a point": ({"base": vaejax.Delta(np.zeros(2))}, TypeError, "base must be continuous.*Delta, which is a point"),
     "a sphere": ({"prior": vaejax.SphericalUniform(2)}, TypeError, "SphericalUniform, which is not a density on all"),
+    "no likelihood": (
+        {"decode": lambda z: vaejax.OptimalNormal(ORACLE.decode(z).mean)}, TypeError, "normalised.*OptimalNormal"
+    ),
     "steps": ({"step_size": 0.0}, ValueError, "step_size must be positive"),
     "temperatures": ({"num_temperatures": 0}, ValueError, "num_temperatures must be at least 1; got 0"),
     "pilots": ({"num_pilots": 0}, ValueError, "num_pilots must be at least 1; got 0"),

@@ -198,11 +198,10 @@ def test_a_penalised_reconstruction_is_no_bound():
             jax.eval_shape(lambda part=part: bits(part))
 
 
-# A point has no divergence, and a relaxed posterior not that of its draws.
+# A point has no divergence.
 NO_BOUND = {
     "a point": lambda: (vaejax.Delta(jnp.zeros((5, 2))), vaejax.standard_normal),
     "a quantized point": lambda: (vaejax.vector_quantize(jnp.zeros((4, 2)), jnp.zeros((5, 2))), vaejax.standard_normal),
-    "relaxed": lambda: (vaejax.RelaxedCategorical(jnp.zeros((5, 2, 4)), 0.5), Categorical(jnp.zeros((2, 4)))),
 }
 
 

@@ -214,5 +214,7 @@ def test_one_sample_has_no_error_and_bad_input_is_refused(key):
         estimate(chunk_size=0)
     with pytest.raises(TypeError, match="decode must return a distribution"):
         estimate(decode=lambda z: (z, z))
+    with pytest.raises(TypeError, match="normalised likelihood; got OptimalNormal"):
+        estimate(decode=lambda z: vaejax.OptimalNormal(ORACLE.decode(z).mean))
     with pytest.raises(ValueError, match=r"per example, shape \(\) .*; got"):
         estimate(decode=lambda z: Normal(jnp.ones((3, 5)), 1.0))

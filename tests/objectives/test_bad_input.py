@@ -171,7 +171,7 @@ OUTER_PRODUCTS = {
 
 @pytest.mark.parametrize("name", OUTER_PRODUCTS)
 def test_parameters_whose_batches_make_an_outer_product_are_refused(name):
-    with pytest.raises(ValueError, match=rf"{name}: .*\(5, 1"):
+    with pytest.raises(ValueError, match=rf"{name}: .*\(5, [15]"):
         jax.eval_shape(OUTER_PRODUCTS[name])
 
 

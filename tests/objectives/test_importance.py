@@ -7,6 +7,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions
 import pytest
 import scipy.stats
 
@@ -464,12 +465,30 @@ def test_a_flow_needs_no_inverse_and_a_point_has_no_weight(objective):
     chex.assert_trees_all_close(*values(), rtol=1e-4)
 
 
+POINT = vaejax.Delta(np.zeros(2))
+
 # The posterior as a function, which is called in the test.
 BAD = {
     "a point": ({"q": lambda: vaejax.Delta(np.zeros(2))}, TypeError, "Delta is a point and has no density"),
     "a quantized point": (
         {"q": lambda: vaejax.vector_quantize(np.zeros((3, 2), np.float32), np.zeros(2, np.float32))}, TypeError,
         "VectorQuantized is a point",
+    ),
+    "a transformed point": (
+        {"q": lambda: vaejax.Transformed(POINT, vaejax.ElementwiseAffine(np.ones(2), np.zeros(2)))}, TypeError,
+        "Transformed is a point",
+    ),
+    "a point of numpyro's, transformed": (
+        {"q": lambda: vaejax.Transformed(numpyro.distributions.Delta(np.zeros(2), event_dim=1), vaejax.Reverse())},
+        TypeError, "Transformed is a point",
+    ),
+    "points, mixed": (
+        {"q": lambda: vaejax.Mixture(np.zeros(3), vaejax.Delta(np.zeros((3, 2))))}, TypeError, "Mixture is a point"
+    ),
+    "a masked point": ({"q": lambda: vaejax.Masked(POINT, np.ones(2))}, TypeError, "Masked is a point"),
+    "a moved point": (
+        {"q": lambda: vaejax.HamiltonianPosterior(POINT, lambda z: -jnp.sum(z**2, axis=-1))}, TypeError,
+        "HamiltonianPosterior is a point",
     ),
     "groups": (
         {"bound": vaejax.miwae_bound(3)}, ValueError, "num_samples must be a multiple of groups=3; got 4"
@@ -485,6 +504,10 @@ BAD = {
     "no pytree": (
         {"q": type("Mine", (), {"sample": lambda s, k, n=(): np.zeros((*n, 2)), "log_prob": lambda s, z: z.sum(-1)}),
          "path_gradient": True}, TypeError, "Mine must be a pytree",
+    ),
+    "a closure's parameters": (
+        {"q": lambda: vaejax.Hierarchical(Normal(np.zeros(1), 1.0), lambda z: Normal(z, 1.0)), "path_gradient": True},
+        TypeError, r"Hierarchical holds a function.*jax\.tree_util\.Partial",
     ),
 }  # fmt: skip
 

@@ -271,6 +271,7 @@ def test_a_conditional_vae_passes_its_condition_to_both_nets():
 
 
 def test_a_gumbel_vae_has_the_divergence_of_its_logits():
+    """As a penalty: the terms are not those of a bound."""
     logits = np.random.default_rng(6).normal(size=(SIZE, 3, 4)).astype(np.float32)
 
     @jax.jit
@@ -278,7 +279,8 @@ def test_a_gumbel_vae_has_the_divergence_of_its_logits():
         relaxed = lambda x: vaejax.RelaxedCategorical(logits, 0.5)
         back = lambda z: Normal(z.reshape(SIZE, 12) @ np.ones((12, DATA)), 1.0)
         terms = recipes.gumbel_vae(3, 4)(key, X, relaxed, back)
-        return terms.kl, terms.latents
+        assert type(terms) is vaejax.types.AutoencodeTerms
+        return terms.penalty, terms.latents
 
     found, latents = terms(jax.random.key(0))
     log_q = logits - np.log(np.exp(logits).sum(-1, keepdims=True))

@@ -9,6 +9,7 @@ import optax
 
 from vaejax import evaluation
 from vaejax.assess.subject import ASSESSMENT_SEED, Progress, Subject, Wanted, bits, mean_figure
+from vaejax.distributions.interop import has_trait
 from vaejax.evaluation.pareto import MIN_TAIL, tail_length
 from vaejax.findings import Figure, Section, section_of
 from vaejax.outcome import evaluation_keys, map_examples
@@ -29,10 +30,10 @@ def refusal(subject: Subject) -> str:
     if subject.experiment.prior is None:
         return "Not measured: without a prior there is no p(x)"
     posterior, p = subject.posterior_kind(), subject.likelihood_kind()
-    if getattr(posterior, "is_point", False):
+    if has_trait(posterior, "is_point"):
         return f"Not measured: the posterior {type(posterior).__name__} is a point, which has no density"
-    if not getattr(p, "is_normalized", True):
-        return f"Not measured: {type(p).__name__} is no normalised likelihood of all of x"
+    if not has_trait(p, "is_normalized"):
+        return f"Not measured: {type(p).__name__} is no normalised likelihood"
     return ""
 
 

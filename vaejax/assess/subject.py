@@ -13,6 +13,7 @@ import numpy as np
 
 from vaejax.checks import check_count
 from vaejax.distributions import as_native
+from vaejax.distributions.interop import has_trait
 from vaejax.evaluation import Estimate, estimate
 from vaejax.experiment import Experiment
 from vaejax.findings import Figure, Section
@@ -122,6 +123,6 @@ def mean_figure(label: str, values: Any, unit: str = "nats") -> Figure:
 def bits(subject: Subject, nats: Any) -> Figure | None:
     """A cost in nats as bits per dimension; None where the likelihood is a density, whose levels have no width."""
     p = subject.likelihood_kind()
-    if not (getattr(p, "is_discrete", False) and getattr(p, "is_normalized", True)):
+    if has_trait(p, "is_partial") or not (has_trait(p, "is_discrete") and has_trait(p, "is_normalized")):
         return None
     return mean_figure("bits per dimension", nats / (subject.first_x().size * math.log(2)), "bits")

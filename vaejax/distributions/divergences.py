@@ -13,6 +13,7 @@ from vaejax.distributions._base import at_least_float32, sum_event
 from vaejax.distributions._closed_form import no_closed_form
 from vaejax.distributions.bernoulli import Bernoulli, ContinuousBernoulli, log_partition, softplus
 from vaejax.distributions.categorical import Categorical
+from vaejax.distributions.delta import Delta
 from vaejax.distributions.interop import as_native
 from vaejax.distributions.laplace import Laplace
 from vaejax.distributions.multivariate_normal import MultivariateNormal, solve_factor
@@ -47,8 +48,8 @@ def kl_divergence(q: Distribution, p: Distribution) -> Array:
     ndims_q, ndims_p = (getattr(d, "event_ndims", None) for d in (q, p))
     if None not in (ndims_q, ndims_p) and ndims_q != ndims_p:
         raise ValueError(f"kl_divergence: q and p must have the same number of event axes; got {ndims_q} and {ndims_p}")
-    if getattr(q, "is_point", False):
-        return -p.log_prob(q.mean)  # type: ignore[attr-defined]
+    if isinstance(q, Delta):
+        return -p.log_prob(q.mean)
     closed_form = _CLOSED_FORMS.get((type(q), type(p)))
     if closed_form is None:
         raise no_closed_form(q, p)
@@ -135,6 +136,8 @@ def _continuous_bernoulli(q: ContinuousBernoulli, p: ContinuousBernoulli) -> Arr
 
 
 def _categorical_categorical(q: Categorical, p: Categorical) -> Array:
+    if q.num_levels != p.num_levels:
+        raise ValueError(f"kl_divergence: q has {q.num_levels} levels, p has {p.num_levels}")
     logits_q, logits_p = at_least_float32(q.logits, p.logits)
     log_q, log_p = jax.nn.log_softmax(logits_q), jax.nn.log_softmax(logits_p)
     # A level that q never takes costs nothing, though its logarithm is minus infinity.

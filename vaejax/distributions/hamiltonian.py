@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from vaejax.checks import check_array, check_callable, check_count, check_distribution, check_positive, check_support
 from vaejax.distributions._base import abstract_draw, distribution, draw_shape, event_ndims_of, static
+from vaejax.distributions.interop import has_trait, trait_of
 from vaejax.types import Array, ArrayLike, Distribution, Shape
 
 
@@ -45,6 +46,10 @@ class HamiltonianPosterior:
     ((3, 8, 2), (3, 8))
     """
 
+    has_rsample = trait_of("base", "has_rsample")
+    is_normalized = trait_of("base", "is_normalized")
+    is_point = trait_of("base", "is_point")
+
     base: Distribution
     log_joint: Callable[[Array], Array] = static(default=None)
     step_size: ArrayLike = 0.1
@@ -53,6 +58,9 @@ class HamiltonianPosterior:
 
     def __post_init__(self) -> None:
         check_distribution("HamiltonianPosterior: base must be", self.base)
+        if has_trait(self.base, "is_singular"):
+            name = type(self.base).__name__
+            raise TypeError(f"HamiltonianPosterior: base must be free to move along all axes; got {name}")
         check_callable("HamiltonianPosterior: log_joint", self.log_joint)
         check_array("HamiltonianPosterior: step_size", self.step_size)
         check_positive("HamiltonianPosterior: step_size", self.step_size)

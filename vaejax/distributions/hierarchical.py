@@ -16,6 +16,7 @@ from vaejax.distributions._base import (
     is_finite,
     static,
 )
+from vaejax.distributions.interop import has_trait
 from vaejax.types import Array, Distribution, Shape
 
 
@@ -64,7 +65,7 @@ class Hierarchical:
             if event_ndims_of(part) != 1:
                 hint = " (numpyro: .to_event(1))" if hasattr(part, "to_event") else ""
                 raise ValueError(f"Hierarchical: {name} must have 1 event axis; got {event_ndims_of(part)}{hint}")
-            if getattr(part, "is_discrete", False):
+            if has_trait(part, "is_discrete"):
                 raise ValueError(f"Hierarchical: {name} must be continuous; got {type(part).__name__}")
 
     @property
@@ -75,17 +76,22 @@ class Hierarchical:
     @property
     def has_rsample(self) -> bool:
         """Whether draws are differentiable in the parameters: where those of both parts are."""
-        return all(getattr(part, "has_rsample", True) for part in self._kinds())
+        return all(has_trait(part, "has_rsample") for part in self._kinds())
 
     @property
     def is_normalized(self) -> bool:
         """Whether the density integrates to one: where those of both parts do."""
-        return all(getattr(part, "is_normalized", True) for part in self._kinds())
+        return all(has_trait(part, "is_normalized") for part in self._kinds())
 
     @property
     def is_point(self) -> bool:
         """Whether there is no density: where a part has none."""
-        return any(getattr(part, "is_point", False) for part in self._kinds())
+        return any(has_trait(part, "is_point") for part in self._kinds())
+
+    @property
+    def is_singular(self) -> bool:
+        """Whether the density is not one per volume: where that of a part is not."""
+        return any(has_trait(part, "is_singular") for part in self._kinds())
 
     def support(self, value: Array) -> Array:
         """Elementwise: finite."""

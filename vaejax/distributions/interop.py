@@ -51,5 +51,33 @@ def as_native(distribution: Distribution) -> Distribution:
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, batch_shape + jnp.shape(leaf)[own_axes:]), native)
 
 
+# What is assumed of a distribution that does not say whether it has these traits; see `vaejax.types.Distribution`.
+_TRAITS = {
+    "has_rsample": True,
+    "is_normalized": True,
+    "is_discrete": False,
+    "is_partial": False,
+    "is_point": False,
+    "is_singular": False,
+}
+
+
+def has_trait(distribution: Any, name: str) -> bool:
+    """Whether a distribution, ours or numpyro's, has one of the traits that `vaejax.types.Distribution` lists."""
+    native = as_native(distribution)
+    if name == "is_singular" and type(getattr(native, "support", None)).__name__ in _SURFACES:
+        return True
+    return bool(getattr(native, name, _TRAITS[name]))
+
+
+# numpyro's supports of fewer dimensions than their vectors have axes.
+_SURFACES = ("_Simplex", "_Sphere")
+
+
+def trait_of(part: str, name: str) -> Any:
+    """A trait that a distribution has where that one of its fields has it, as a property."""
+    return property(lambda self: has_trait(getattr(self, part), name), doc=f"Whether `{part}` has it.")
+
+
 def _is_numpyro(distribution: Any) -> bool:
     return type(distribution).__module__.partition(".")[0] == "numpyro"

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from vaejax.checks import check_array, check_distribution, check_event_shape, check_support
 from vaejax.distributions._base import abstract_draw, distribution, sum_event
 from vaejax.distributions.divergences import by_axis
-from vaejax.distributions.interop import as_native
+from vaejax.distributions.interop import as_native, trait_of
 from vaejax.distributions.mixture import eagerly
 from vaejax.types import Array, ArrayLike, Distribution, Shape
 
@@ -26,7 +26,7 @@ class Masked:
         `Mixture` per pixel, ... 0 must be in its support or at least harmless to its gradient: it
         stands in for what is missing.
       mask: True (or 1) where the value is observed, False (or 0) where it is missing; it broadcasts to
-        `[*B, *E]`.
+        `[*B, *E]`. Where it is None, NaN marks what is missing.
 
     Raises:
       TypeError: a base without independent axes, such as MultivariateNormal.
@@ -37,21 +37,27 @@ class Masked:
 
     >>> import jax.numpy as jnp
     >>> from vaejax import Laplace
-    >>> x = jnp.array([0.5, jnp.nan, 0.5])
-    >>> Masked(Laplace(jnp.zeros(3), 0.5), ~jnp.isnan(x)).log_prob(x).item()
-    -2.0
+    >>> x, base = jnp.array([0.5, jnp.nan, 0.5]), Laplace(jnp.zeros(3), 0.5)
+    >>> Masked(base, ~jnp.isnan(x)).log_prob(x).item(), Masked(base).log_prob(x).item()
+    (-2.0, -2.0)
     """
 
-    # How many elements are observed differs by the example: it is no likelihood of all of x.
-    is_normalized = False
+    has_rsample = trait_of("base", "has_rsample")
+    is_normalized = trait_of("base", "is_normalized")
+    is_discrete = trait_of("base", "is_discrete")
+    is_point = trait_of("base", "is_point")
+    # How many elements are observed differs by the example.
+    is_partial = True
 
     base: Distribution
-    mask: ArrayLike
+    mask: ArrayLike | None = None
 
     def __post_init__(self) -> None:
         check_distribution("Masked: base must be", self.base)
         object.__setattr__(self, "base", as_native(self.base))
         _elementwise(self.base)
+        if self.mask is None:
+            return
         check_array("Masked: mask", self.mask)
         check_support("Masked: mask", self.mask, lambda m: (m == 0) | (m == 1), "True or False (observed or missing)")
         shape = abstract_draw(self.base).shape
@@ -66,23 +72,13 @@ class Masked:
         return self.base.event_ndims  # type: ignore[attr-defined]
 
     @property
-    def has_rsample(self) -> bool:
-        """Whether the draws of the base are differentiable in its parameters."""
-        return bool(getattr(self.base, "has_rsample", True))
-
-    @property
-    def is_discrete(self) -> bool:
-        """Whether the base is discrete."""
-        return bool(getattr(self.base, "is_discrete", False))
-
-    @property
     def mean(self) -> Array:
         """The mean of the base, complete, `[*B, *E]`."""
         return self.base.mean  # type: ignore[attr-defined]
 
     def support(self, value: Array) -> Array:
         """Elementwise: missing, or in the support of the base."""
-        return self.base.support(value) | (jnp.asarray(self.mask) == 0)  # type: ignore[attr-defined]
+        return self.base.support(value) | ~_observed(value, self.mask)  # type: ignore[attr-defined]
 
     def sample(self, key: Array, sample_shape: Shape = ()) -> Array:
         """Draw `[*S, *B, *E]` from the base, complete."""
@@ -92,9 +88,14 @@ class Masked:
         """Log-density of the observed elements in nats, `[*S, *B]`."""
         check_event_shape("Masked.log_prob: value", value, abstract_draw(self.base).shape, self.event_ndims)
         # Before and after: NaN times 0 is NaN, in the value as in the gradient.
-        known = eagerly(lambda v, m: jnp.where(m != 0, v, jnp.zeros((), jnp.result_type(v))), value, self.mask)
-        elementwise = _elementwise(self.base).log_prob(known)
-        return sum_event(jnp.where(jnp.asarray(self.mask) != 0, elementwise, 0.0), self.event_ndims)
+        observed = eagerly(_observed, value, self.mask)
+        known = eagerly(lambda v, m: jnp.where(m, v, jnp.zeros((), jnp.result_type(v))), value, observed)
+        return sum_event(jnp.where(observed, _elementwise(self.base).log_prob(known), 0.0), self.event_ndims)
+
+
+def _observed(value: Array, mask: ArrayLike | None) -> Array:
+    """Elementwise: whether the value is observed."""
+    return ~jnp.isnan(value) if mask is None else jnp.asarray(mask) != 0
 
 
 def _elementwise(base: Any) -> Any:

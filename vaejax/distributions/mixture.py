@@ -17,6 +17,7 @@ from vaejax.distributions._base import (
     static,
     sum_event,
 )
+from vaejax.distributions.interop import trait_of
 from vaejax.types import Array, ArrayLike, Distribution, Encode, Shape
 
 
@@ -53,6 +54,11 @@ class Mixture:
     event_ndims: int = static(default=None)
 
     has_rsample = False
+    is_normalized = trait_of("components", "is_normalized")
+    is_discrete = trait_of("components", "is_discrete")
+    is_partial = trait_of("components", "is_partial")
+    is_point = trait_of("components", "is_point")
+    is_singular = trait_of("components", "is_singular")
 
     def __post_init__(self) -> None:
         check_array("Mixture: logits", self.logits)
@@ -81,16 +87,6 @@ class Mixture:
         shape = abstract_draw(self.components).shape
         own = shape[: len(shape) - event_ndims_of(self.components) - 1]
         return jnp.broadcast_shapes(jnp.shape(self.logits)[:-1], own)
-
-    @property
-    def is_normalized(self) -> bool:
-        """Whether the density integrates to one: where the components' do."""
-        return bool(getattr(self.components, "is_normalized", True))
-
-    @property
-    def is_discrete(self) -> bool:
-        """Whether the components are discrete."""
-        return bool(getattr(self.components, "is_discrete", False))
 
     @property
     def mean(self) -> Array:

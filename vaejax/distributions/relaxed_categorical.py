@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from vaejax.checks import check_array, check_count, check_event_shape, check_positive, check_support
+from vaejax.checks import check_array, check_count, check_event_shape, check_positive, check_support, namespace_of
 from vaejax.distributions._base import (
     align_ranks,
     as_float,
@@ -17,11 +17,8 @@ from vaejax.distributions._base import (
     static,
     sum_event,
 )
-from vaejax.distributions._closed_form import no_closed_form
 from vaejax.distributions.categorical import Categorical
-from vaejax.distributions.divergences import kl_divergence
-from vaejax.distributions.interop import as_native
-from vaejax.types import Array, ArrayLike, Distribution, Shape
+from vaejax.types import Array, ArrayLike, Shape
 
 
 @distribution
@@ -34,16 +31,25 @@ class RelaxedCategorical:
     with respect to Lebesgue measure on the first L - 1 coordinates. As the temperature t goes to 0 the draws
     become one-hot and the variance of the gradient grows.
 
+    At low temperatures most coordinates underflow, and the density at such a point is lost: `log_prob` is NaN there
+    (`sample_and_log_prob` still knows that of its own draws). Where a density at low temperatures is needed, that of a
+    relaxed prior for example, use `log_space=True`: draws and values are then `log y`, `decode` takes `jnp.exp(z)`, and
+
+    `log p(log y) = sum_n [ log (L-1)! + (L-1) log t + sum_k log softmax(l - t log y)_k ]`
+
+    with respect to a measure that cancels in the ratio of two such densities.
+
     Args:
       logits: `[*B, N, L]`, normalised here: N vectors of L levels.
       temperature: t, positive, broadcast against `*B`; it may be traced, to be annealed.
       event_ndims: how many trailing axes are one event, the level axis counted; at least 1 (one vector).
+      log_space: whether draws and values are the logarithms of the vectors.
 
     Raises:
       ValueError: shapes that do not fit, or a concrete temperature that is not positive.
 
     Source: Jang, Gu and Poole 2017, Categorical Reparameterization with Gumbel-Softmax; Maddison, Mnih and
-    Teh 2017, The Concrete Distribution, definition 1.
+    Teh 2017, The Concrete Distribution, definition 1, and appendix C.3 for the logarithms.
 
     >>> import jax, jax.numpy as jnp
     >>> q = RelaxedCategorical(jnp.zeros((8, 20, 10)), 0.5)
@@ -51,12 +57,12 @@ class RelaxedCategorical:
     (8,)
     """
 
-    # kl_divergence is that of the underlying categories, and not of the draws.
-    has_exact_kl = False
+    is_singular = True
 
     logits: ArrayLike
     temperature: ArrayLike
     event_ndims: int = static(default=2)
+    log_space: bool = static(default=False)
 
     def __post_init__(self) -> None:
         check_parameters("RelaxedCategorical", self.event_ndims, logits=self.logits)
@@ -86,59 +92,76 @@ class RelaxedCategorical:
 
     @property
     def mean(self) -> Array:
-        """The `probabilities`, `[*B, N, L]`, as the point to decode where one is needed.
+        """The `probabilities`, `[*B, N, L]`, or their logarithms, as the point to decode where one is needed.
 
         They are the mean of the one-hot variable underneath. The relaxed one's own mean has no closed form
         and differs from them, unless all levels are equally likely or the temperature goes to 0.
         """
-        return self.probabilities
+        (logits,) = at_least_float32(self.logits)
+        return jax.nn.log_softmax(logits) if self.log_space else self.probabilities
 
-    def kl_divergence(self, other: Distribution) -> Array:
-        """The divergence of a `Categorical` from the *categoricals underneath*, in nats, `[*B]`.
+    @property
+    def categorical(self) -> Categorical:
+        """The categoricals underneath, over `[*B, N]`: which coordinate of a draw is the largest."""
+        return Categorical(self.logits, self.event_ndims - 1)
 
-        The temperature has no part in it: it is not that of the relaxed densities, for which there is no
-        closed form (`monte_carlo_kl` to a relaxed prior estimates it), and with relaxed draws in the other
-        term their difference is no strict lower bound on the evidence.
-
-        Args:
-          other: `Categorical` over `[*B, N]` with L levels; its `event_ndims` does not count the level axis,
-            so it is one less than here.
-
-        Source: Jang, Gu and Poole 2017; Maddison, Mnih and Teh 2017, appendix C, for what else may be relaxed.
-        """
-        prior = as_native(other)
-        if not isinstance(prior, Categorical):
-            raise no_closed_form(self, other)
-        if prior.num_levels != self.num_levels:
-            raise ValueError(f"kl_divergence: q has {self.num_levels} levels, p has {prior.num_levels}")
-        return kl_divergence(Categorical(self.logits, self.event_ndims - 1), prior)
+    def kl_divergence(self, other: object) -> Array:
+        """Not known in closed form: raises `TypeError`."""
+        raise TypeError(
+            f"kl_divergence: no closed form for RelaxedCategorical to {type(other).__name__}; estimate it with "
+            f"monte_carlo_kl to a relaxed prior, or penalise the categoricals underneath with categorical_kl, which "
+            f"makes the objective a surrogate and no bound"
+        )
 
     def support(self, value: Array) -> Array:
-        """Elementwise: positive, and part of a vector that sums to 1."""
+        """Elementwise: positive, and part of a vector that sums to 1; or the logarithms of one."""
         value = as_float(value)
+        total = namespace_of(value).exp(value) if self.log_space else value
         # Half precision rounds a coordinate near 1 by up to 4e-3.
-        return (value > 0) & (abs(value.sum(axis=-1, keepdims=True) - 1.0) < 1e-2)
+        inside = abs(total.sum(axis=-1, keepdims=True) - 1.0) < 1e-2
+        return inside & (value <= 0.01) if self.log_space else inside & (value > 0)
 
     def sample(self, key: Array, sample_shape: Shape = ()) -> Array:
-        """Draw `[*S, *B, N, L]`, strictly inside the simplex."""
-        logits, temperature = self._parameters()
-        parameters = jnp.broadcast_shapes(logits.shape, temperature.shape)
-        shape = draw_shape("RelaxedCategorical", key, sample_shape, parameters, self.event_ndims)
-        noise = jax.random.gumbel(key, shape, logits.dtype)
-        draw = jax.nn.softmax((logits + noise) / temperature)
-        # Low temperatures underflow. The floor is too small to be seen in a sum, and large enough that its
-        # logarithm and the reciprocal in the gradient of the logarithm are finite.
-        return jnp.maximum(draw, 8192 * float(jnp.finfo(draw.dtype).tiny))
+        """Draw `[*S, *B, N, L]`, strictly inside the simplex, or the logarithms of that."""
+        return self._point(self._log_draw(key, sample_shape))
+
+    def sample_and_log_prob(self, key: Array, sample_shape: Shape = ()) -> tuple[Array, Array]:
+        """The draw of `sample` and its log-density `[*S, *B]`, right also where the draw underflows."""
+        log_draw = self._log_draw(key, sample_shape)
+        return self._point(log_draw), self._log_density(log_draw)
 
     def log_prob(self, value: Array) -> Array:
-        """Log-density in nats, `[*S, *B]`."""
+        """Log-density in nats, `[*S, *B]`; NaN where a coordinate has underflowed."""
         logits, temperature = self._parameters()
         shape = jnp.broadcast_shapes(logits.shape, temperature.shape)
         check_event_shape("RelaxedCategorical.log_prob: value", value, shape, self.event_ndims)
-        check_support("RelaxedCategorical.log_prob: value", value, self.support, "positive and sum to 1")
-        value, logits, temperature = at_least_float32(value, logits, temperature)
-        log_value = jnp.log(value)
-        terms = jax.nn.log_softmax(logits - temperature * log_value) - log_value
+        expected = "logarithms of numbers that sum to 1" if self.log_space else "positive and sum to 1"
+        check_support("RelaxedCategorical.log_prob: value", value, self.support, expected)
+        (value,) = at_least_float32(value)
+        if self.log_space:
+            return self._log_density(value)
+        known = value > _floor(value)
+        return self._log_density(jnp.where(known, jnp.log(jnp.where(known, value, 1.0)), jnp.nan))
+
+    def _log_draw(self, key: Array, sample_shape: Shape) -> Array:
+        logits, temperature = self._parameters()
+        parameters = jnp.broadcast_shapes(logits.shape, temperature.shape)
+        shape = draw_shape("RelaxedCategorical", key, sample_shape, parameters, self.event_ndims)
+        return jax.nn.log_softmax((logits + jax.random.gumbel(key, shape, logits.dtype)) / temperature)
+
+    def _point(self, log_draw: Array) -> Array:
+        """What is drawn, of its logarithm."""
+        if self.log_space:
+            return log_draw
+        # Low temperatures underflow. The floor keeps draws inside the simplex and is too small to be seen in a sum.
+        return jnp.maximum(jnp.exp(log_draw), _floor(log_draw))
+
+    def _log_density(self, log_value: Array) -> Array:
+        logits, temperature = self._parameters()
+        log_value, logits, temperature = at_least_float32(log_value, logits, temperature)
+        terms = jax.nn.log_softmax(logits - temperature * log_value)
+        if not self.log_space:
+            terms = terms - log_value
         volume = math.lgamma(self.num_levels) + (self.num_levels - 1) * jnp.log(temperature[..., 0])
         return sum_event(jnp.sum(terms, axis=-1) + volume, self.event_ndims - 1)
 
@@ -146,3 +169,8 @@ class RelaxedCategorical:
         """The logits, and the temperature with an axis of size 1 for each event axis."""
         logits, temperature = at_least_float32(self.logits, self.temperature)
         return logits, temperature.reshape(temperature.shape + (1,) * self.event_ndims)
+
+
+def _floor(value: Array) -> float:
+    """The least coordinate of a draw: large enough that its reciprocal is finite."""
+    return 8192 * float(jnp.finfo(value.dtype).tiny)

@@ -46,6 +46,8 @@ class SphericalUniform:
     (8, 3)
     """
 
+    is_singular = True
+
     size: int = static(default=dataclasses.MISSING)
 
     def __post_init__(self) -> None:
@@ -106,6 +108,8 @@ class PowerSpherical:
     >>> PowerSpherical(jnp.ones((8, 3)), 5.0 * jnp.ones(8)).kl_divergence(SphericalUniform(3)).shape
     (8,)
     """
+
+    is_singular = True
 
     loc: ArrayLike
     concentration: ArrayLike

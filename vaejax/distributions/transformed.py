@@ -5,6 +5,7 @@ import jax
 from vaejax.checks import check_distribution, check_support
 from vaejax.distributions._base import abstract_draw, distribution, draw_shape, event_ndims_of, is_finite
 from vaejax.distributions.bijectors import Bijector, check_bijector, with_batch_ndims
+from vaejax.distributions.interop import has_trait, trait_of
 from vaejax.types import Array, Distribution, Shape
 
 
@@ -25,8 +26,8 @@ class Transformed:
 
     Raises:
       TypeError: a base that is no distribution, or a bijector that is none.
-      ValueError: a base whose events are no vectors or are discrete, or one of another shape than the
-        bijector's.
+      ValueError: a base whose events are not vectors, are discrete or lie on a surface (a sphere, a simplex), or one
+        of another shape than the bijector's.
 
     Source: Rezende and Mohamed 2015, Variational Inference with Normalizing Flows, section 3.
 
@@ -38,6 +39,10 @@ class Transformed:
     (8, 2)
     """
 
+    has_rsample = trait_of("base", "has_rsample")
+    is_normalized = trait_of("base", "is_normalized")
+    is_point = trait_of("base", "is_point")
+
     base: Distribution
     bijector: Bijector
 
@@ -47,8 +52,10 @@ class Transformed:
         if event_ndims_of(self.base) != 1:
             hint = " (numpyro: .to_event(1))" if hasattr(self.base, "to_event") else ""
             raise ValueError(f"Transformed: base must have 1 event axis; got {event_ndims_of(self.base)}{hint}")
-        if getattr(self.base, "is_discrete", False):
-            raise ValueError(f"Transformed: base must be continuous; got {type(self.base).__name__}, which is discrete")
+        for trait, why in (("is_discrete", "is discrete"), ("is_singular", "has no density per volume to transform")):
+            if has_trait(self.base, trait):
+                name = type(self.base).__name__
+                raise ValueError(f"Transformed: base must be continuous on all axes; got {name}, which {why}")
         draw = abstract_draw(self.base)
         object.__setattr__(self, "bijector", with_batch_ndims(self.bijector, len(draw.shape) - 1))
         value, log_det = jax.eval_shape(self.bijector.forward, draw)
@@ -62,16 +69,6 @@ class Transformed:
     def event_ndims(self) -> int:
         """A vector is one event, as it is the base's."""
         return 1
-
-    @property
-    def has_rsample(self) -> bool:
-        """Whether draws are differentiable in the parameters: where the base's are."""
-        return getattr(self.base, "has_rsample", True)
-
-    @property
-    def is_normalized(self) -> bool:
-        """Whether the density integrates to one: where the base's does."""
-        return getattr(self.base, "is_normalized", True)
 
     def support(self, value: Array) -> Array:
         """Elementwise: finite."""

@@ -16,7 +16,9 @@ from vaejax.checks import (
     is_concrete,
 )
 from vaejax.distributions import as_native, standard_normal
+from vaejax.distributions.interop import has_trait
 from vaejax.evaluation.hmc import Moved, hamiltonian_step
+from vaejax.evaluation.likelihood import check_likelihood
 from vaejax.evaluation.weights import add_weights, effective_sample_size, log_mean_error, log_mean_weight, no_weights
 from vaejax.objectives.autoencode import check_data
 from vaejax.types import Array, ArrayLike, Decode, Distribution, Encode, Shape
@@ -175,7 +177,7 @@ def bidirectional(
     latent_key, data_key, start_key, forward_key, backward_key = jax.random.split(key, 5)
     latents = prior.sample(latent_key, (count,))
     p = decode(latents)
-    check_distribution("decode must return", p)
+    check_likelihood("annealed_log_likelihood", p)
     x = p.sample(data_key)
     base = None if encode is None else encode(x)
     path, z = _begin(start_key, x, decode, prior, base, num_pilots + num_chains)
@@ -265,7 +267,7 @@ def _begin(
 
     def likelihood(z: Array) -> Array:
         p = decode(z)
-        check_distribution("decode must return", p)
+        check_likelihood("annealed_log_likelihood", p)
         return p.log_prob(x)
 
     def ratio(z: Array) -> Array:
@@ -290,9 +292,9 @@ def _check_continuous(name: str, distribution: Any, draw: jax.ShapeDtypeStruct) 
     native = as_native(distribution)
     support, what = getattr(native, "support", None), type(native).__name__
     reason = None
-    if getattr(native, "is_discrete", False) or not jnp.issubdtype(draw.dtype, jnp.floating):
+    if has_trait(native, "is_discrete") or not jnp.issubdtype(draw.dtype, jnp.floating):
         reason = "is discrete"
-    elif getattr(native, "is_point", False):
+    elif has_trait(native, "is_point"):
         reason = "is a point"
     elif callable(support) and not _is_everywhere(support, draw.shape):
         reason = "is not a density on all real numbers"

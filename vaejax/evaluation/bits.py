@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from vaejax.checks import check_count
 from vaejax.distributions import as_native
+from vaejax.distributions.interop import has_trait
 from vaejax.evaluation.metrics import Terms, is_bound
 from vaejax.types import Array, Distribution, ImportanceTerms
 
@@ -27,8 +28,8 @@ def bits_per_dimension(
         must then have been dequantized by noise of that width. Not for a discrete likelihood.
 
     Raises:
-      TypeError: terms whose value is no bound on log p(x), those of a point or of a relaxed posterior among them
-        (importance_bound takes the latter); a likelihood that is not normalised, or of some elements only.
+      TypeError: terms whose value is no bound on log p(x), those of a point among them; a likelihood that is not
+        normalised, or of some elements only.
       ValueError: a density without a bin width, or a discrete likelihood with one.
 
     Source: Theis, van den Oord and Bethge 2016, A note on the evaluation of generative models, section 3.1.
@@ -42,13 +43,12 @@ def bits_per_dimension(
     """
     check_count("bits_per_dimension: num_dimensions", num_dimensions)
     bound = _bound(terms)
-    native = as_native(likelihood)
-    name = type(native).__name__
-    if not getattr(native, "is_normalized", True):
+    name = type(as_native(likelihood)).__name__
+    if has_trait(likelihood, "is_partial") or not has_trait(likelihood, "is_normalized"):
         raise TypeError(
             f"bits_per_dimension: {name} is no normalised likelihood of all of x, so its values have no bits"
         )
-    discrete = getattr(native, "is_discrete", False)
+    discrete = has_trait(likelihood, "is_discrete")
     if discrete and bin_width is not None:
         raise ValueError(f"bits_per_dimension: {name} is discrete, so bin_width must be None; got {bin_width}")
     if not discrete and (bin_width is None or not bin_width > 0):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from vaejax.checks import check_callable, check_count, check_distribution, check_key
 from vaejax.distributions import standard_normal
 from vaejax.distributions._base import draw_with_density
+from vaejax.distributions.interop import has_trait
 from vaejax.evaluation.pareto import pareto_k, tail_length
 from vaejax.evaluation.weights import (
     WeightSums,
@@ -19,7 +20,7 @@ from vaejax.evaluation.weights import (
     no_weights,
 )
 from vaejax.objectives.autoencode import check_data, check_terms
-from vaejax.objectives.importance import check_density
+from vaejax.objectives.draws import check_density
 from vaejax.types import Array, Decode, Distribution, Encode
 
 
@@ -69,7 +70,7 @@ def importance_log_likelihood(
       is NaN makes all of its example's figures NaN.
 
     Raises:
-      TypeError: a posterior without a density (Delta).
+      TypeError: a posterior without a density (Delta), or a likelihood that is not normalised (OptimalNormal).
       ValueError: K or `chunk_size` below 1, and what `importance_bound` refuses.
 
     Source: Burda, Grosse and Salakhutdinov 2015, Importance Weighted Autoencoders, section 5, for the customary
@@ -91,7 +92,7 @@ def importance_log_likelihood(
     check_count("num_samples", num_samples)
     check_count("chunk_size", chunk_size)
     q = encode(x)
-    check_density(q)
+    check_density("importance_log_likelihood", q)
     chunk_size = min(chunk_size, num_samples)
 
     def log_weight(index: Array) -> Array:
@@ -119,10 +120,20 @@ def _log_weight(key: Array, x: Any, q: Distribution, decode: Decode, prior: Dist
     z, log_q = draw_with_density(q, key)
     log_q = q.log_prob(z) if log_q is None else log_q
     p = decode(z)
-    check_distribution("decode must return", p)
+    check_likelihood("importance_log_likelihood", p)
     log_likelihood, log_prior = p.log_prob(x), prior.log_prob(z)
     check_terms(x, log_q.shape, log_likelihood.shape, log_prior.shape)
     return log_likelihood + log_prior - log_q
+
+
+def check_likelihood(owner: str, p: Any) -> None:
+    """Raise where what decode returns is no likelihood: no distribution, or one that does not integrate to one."""
+    check_distribution("decode must return", p)
+    if not has_trait(p, "is_normalized"):
+        raise TypeError(
+            f"{owner}: decode must return a normalised likelihood; got {type(p).__name__}, whose values are no "
+            f"log-probabilities"
+        )
 
 
 def _keep_largest(tail: Array, log_weights: Array, counted: Array) -> Array:

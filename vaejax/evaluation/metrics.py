@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from vaejax.checks import check_count, check_key
-from vaejax.distributions import as_native, kl_per_axis, standard_normal
+from vaejax.distributions import kl_per_axis, standard_normal
+from vaejax.distributions.interop import has_trait
 from vaejax.evaluation.latents import active_units
 from vaejax.types import Array, AutoencodeTerms, Distribution, ElboTerms, ImportanceTerms, LadderTerms, MarginalTerms
 
@@ -59,9 +60,7 @@ def is_bound(terms: Terms) -> TypeGuard[ElboTerms | ImportanceTerms | LadderTerm
     if not isinstance(terms, ElboTerms | ImportanceTerms | LadderTerms):
         return False
     posteriors = terms.posterior if isinstance(terms, LadderTerms) else (terms.posterior,)
-    natives = [as_native(each) for each in posteriors]
-    exact = isinstance(terms, ImportanceTerms) or all(getattr(each, "has_exact_kl", True) for each in natives)
-    return exact and not any(getattr(each, "is_point", False) for each in natives)
+    return not any(has_trait(each, "is_point") for each in posteriors)
 
 
 def batch_metrics(terms: Terms, prior: Distribution | None = standard_normal) -> dict[str, Array]:

@@ -37,6 +37,7 @@ from vaejax.objectives.quantization_losses import codebook_loss, commitment_loss
 from vaejax.objectives.regularizers import (
     add,
     capacity,
+    categorical_kl,
     dip_i,
     dip_ii,
     free_bits,
@@ -55,6 +56,7 @@ __all__ = [
     "add",
     "autoencode",
     "capacity",
+    "categorical_kl",
     "ciwae_bound",
     "codebook_loss",
     "codebook_usage",

@@ -7,6 +7,7 @@ import jax
 from vaejax.checks import check_distribution
 from vaejax.distributions import Normal, as_native
 from vaejax.distributions._base import draw_with_density
+from vaejax.distributions.interop import has_trait
 from vaejax.types import Array, Distribution, Shape
 
 
@@ -18,16 +19,25 @@ def draw(key: Array, q: Any, sample_shape: Shape = ()) -> tuple[Array, Array | N
       ValueError: there are no latents.
     """
     check_distribution("encode must return", q)
-    native = as_native(q)
-    if not getattr(native, "has_rsample", True):
+    if not has_trait(q, "has_rsample"):
         raise TypeError(
             f"encode must return a posterior that can be reparameterized, such as Normal; the draws of "
-            f"{type(native).__name__} have no gradient to its parameters, so the encoder would not learn"
+            f"{type(as_native(q)).__name__} have no gradient to its parameters, so the encoder would not learn"
         )
     z, log_q = draw_with_density(q, key, sample_shape)
     if z.size == 0:
         raise ValueError(f"encode must return a posterior with at least one latent; its draws have shape {z.shape}")
     return z, log_q
+
+
+def check_density(owner: str, q: Any) -> None:
+    """Raise where a posterior has no density, so that neither weights nor divergences are defined."""
+    check_distribution("encode must return", q)
+    if has_trait(q, "is_point"):
+        raise TypeError(
+            f"{owner}: the posterior {type(as_native(q)).__name__} is a point and has no density; use autoencode, or "
+            f"elbo with vaejax.kl for a Delta"
+        )
 
 
 @jax.tree_util.register_pytree_node_class

@@ -5,11 +5,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vaejax.checks import check_callable, check_count, check_distribution, check_key
-from vaejax.distributions import as_native, standard_normal
+from vaejax.checks import check_callable, check_count, check_distribution, check_key, is_array
+from vaejax.distributions import standard_normal
 from vaejax.objectives.autoencode import check_data, check_terms
 from vaejax.objectives.bounds import iwae_bound
-from vaejax.objectives.draws import draw
+from vaejax.objectives.draws import check_density, draw
 from vaejax.types import Array, Bound, Decode, Distribution, Encode, ImportanceTerms, MapSamples
 
 
@@ -77,7 +77,7 @@ def importance_bound(
     sample_key, _ = jax.random.split(key)
 
     q = encode(x)
-    check_density(q)
+    check_density("importance_bound", q)
     z, log_q = draw(sample_key, q, (num_samples,))
     density, path = q, z
     if path_gradient:
@@ -117,23 +117,18 @@ def check_bound(bound: Any, path_gradient: bool) -> None:
         )
 
 
-def check_density(q: Any) -> None:
-    """Raise where a posterior has no density, so that no weight exists."""
-    check_distribution("encode must return", q)
-    native = as_native(q)
-    if getattr(native, "is_point", False):
-        raise TypeError(
-            f"importance_bound: the posterior {type(native).__name__} is a point and has no density, so its weights "
-            f"are not defined; use autoencode or elbo for it"
-        )
-
-
 def check_frozen(q: Any) -> None:
     """Raise where the parameters of q are out of reach."""
     if any(leaf is q for leaf in jax.tree.leaves(q)):
         raise TypeError(
             f"path_gradient: the posterior {type(q).__name__} must be a pytree, so that its parameters can be frozen "
             f"(jax.tree_util.register_dataclass)"
+        )
+    hidden = [leaf for leaf in jax.tree.leaves(q) if not is_array(leaf)]
+    if hidden:
+        raise TypeError(
+            f"path_gradient: the posterior {type(q).__name__} holds a {type(hidden[0]).__name__}, whose parameters "
+            f"cannot be frozen; make a function of parameters jax.tree_util.Partial(function, params)"
         )
 
 

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from vaejax.checks import check_array, check_callable, check_count, check_nonnegative
-from vaejax.distributions import by_axis, kl_divergence, kl_per_axis, standard_normal
+from vaejax.distributions import Categorical, by_axis, kl_divergence, kl_per_axis, standard_normal
 from vaejax.distributions._base import at_least_float32
-from vaejax.objectives.draws import batch_of
+from vaejax.objectives.draws import batch_of, check_density
 from vaejax.types import Array, ArrayLike, Decode, Distribution, Regularizer, Shape
 
 
@@ -41,13 +41,43 @@ def monte_carlo_kl(prior: Distribution = standard_normal) -> Regularizer:
 
     `log q(z|x) - log p(z)`, `z ~ q(z|x)`; with several samples their mean. It can be negative, and
     at `q = p(z|x)` it makes every draw of the bound equal to `log p(x)`.
+
+    Raises (when it is used):
+      TypeError: a posterior without a density, such as `Delta`.
     """
 
     def estimate(key: Array, q: Distribution, z: Array) -> Array:
         del key
+        check_density("monte_carlo_kl", q)
         return q.log_prob(z) - prior.log_prob(z)
 
     return estimate
+
+
+def categorical_kl(prior: Distribution) -> Regularizer:
+    """The divergence of the categoricals underneath a `RelaxedCategorical` posterior, a surrogate.
+
+    It is not that of the relaxed draws that are decoded, so log-likelihood minus this penalty is no bound on
+    `log p(x)`: at low temperatures it can lie above.
+
+    Args:
+      prior: a `Categorical` over `[*B, N]`, or numpyro's.
+
+    Raises (when it is used):
+      TypeError: another posterior.
+
+    Source: Jang, Gu and Poole 2017, Categorical Reparameterization with Gumbel-Softmax; Maddison, Mnih and Teh 2017,
+    appendix C, for what else may be relaxed.
+    """
+
+    def underneath(key: Array, q: Distribution, z: Array) -> Array:
+        del key, z
+        categorical = getattr(q, "categorical", None)
+        if not isinstance(categorical, Categorical):
+            raise TypeError(f"categorical_kl: the posterior must be a RelaxedCategorical; got {type(q).__name__}")
+        return kl_divergence(categorical, prior)
+
+    return underneath
 
 
 def add(*regularizers: Regularizer) -> Regularizer:

@@ -12,8 +12,9 @@ from vaejax.distributions import (
     standard_normal,
     vamp_prior,
 )
+from vaejax.objectives.autoencode import autoencode
 from vaejax.objectives.elbo import elbo
-from vaejax.objectives.regularizers import monte_carlo_kl
+from vaejax.objectives.regularizers import categorical_kl, monte_carlo_kl
 from vaejax.types import Array, ArrayLike, Decode, Distribution, Encode, Objective
 
 
@@ -78,8 +79,10 @@ def hyperspherical_vae(latent_size: int) -> Objective:
 
 
 def gumbel_vae(num_variables: int, num_levels: int) -> Objective:
-    """Categorical latents, relaxed; the encoder returns a `RelaxedCategorical` over `[N, L]`, the KL is on its logits.
+    """Categorical latents, relaxed; the encoder returns a `RelaxedCategorical` over `[N, L]`.
+
+    A surrogate and no bound: the penalty is the divergence of the categoricals underneath.
 
     Source: Jang, Gu and Poole 2017; Maddison, Mnih and Teh 2017.
     """
-    return partial(elbo, prior=Categorical(jnp.zeros((num_variables, num_levels))))
+    return partial(autoencode, regularizer=categorical_kl(Categorical(jnp.zeros((num_variables, num_levels)))))
