@@ -90,7 +90,7 @@ def test_data_outside_the_support_are_refused_with_what_would_fit(values, meanin
     else:
         dataset = dataset_of(values, data.Meaning(meaning), max_value)
     as_stored = tiny.build(tiny.Settings())._replace(dataset=dataset, prepare=lambda key, images: images * 1.0)
-    message = "the data set mine must be in the support of the likelihood Bernoulli; got values from "
+    message = "the data set mine must be in the support of the likelihood Bernoulli; got "
     with pytest.raises(ValueError, match=message) as caught:
         program.check_fit(as_stored, tiny.Settings())
     assert "\n" not in str(caught.value)

@@ -102,8 +102,10 @@ def check_support(name: str, value: Any, inside: Callable[[Array], Array], expec
     value = _on_host(value)
     # Concrete values are looked at now, also where a function around is being traced.
     with jax.ensure_compile_time_eval():
-        if not inside(value).all():
-            found = "NaN" if namespace_of(value).isnan(value).any() else f"values from {value.min()} to {value.max()}"
+        fits = inside(value)
+        if not fits.all():
+            first = np.asarray(value)[~np.asarray(fits)].flat[0]
+            found = "NaN" if np.isnan(first) else f"{first} among values from {value.min()} to {value.max()}"
             raise ValueError(f"{name} must be {expected}; got {found}")
 
 

@@ -142,7 +142,7 @@ def test_plans_take_one_typed_key():
 
 
 def test_binarization_refuses_what_has_no_probability(key):
-    with pytest.raises(ValueError, match="intensities from 0 to max_value=16; got values from 255 to 255"):
+    with pytest.raises(ValueError, match="intensities from 0 to max_value=16; got 255"):
         data.binarize(key, np.full((2, 3), 255, np.uint8), 16)
     with pytest.raises(ValueError, match="intensities from 0 to max_value=1; got NaN"):
         data.binarize(key, np.full((2, 3), np.nan), 1)

@@ -288,7 +288,7 @@ BAD = {
     "no range": (lambda: data.to_unit(IMAGES, 0), ValueError, "max_value must be positive; got values down to 0"),
     "negative range": (lambda: threshold(IMAGES, -1), ValueError, "max_value must be positive; got values down to -1"),
     "text range": (lambda: dequantize(KEY(0), IMAGES, "1"), TypeError, "max_value must be an array; got str"),
-    "at 1": (lambda: threshold(IMAGES, 255, 1.0), ValueError, "at must be at least 0 and below 1; got values from 1.0"),
+    "at 1": (lambda: threshold(IMAGES, 255, 1.0), ValueError, "at must be at least 0 and below 1; got 1.0"),
     "at a level": (lambda: threshold(IMAGES, 255, 128), ValueError, "at must be at least 0 and below 1"),
     "above the levels": (
         lambda: dequantize(KEY(0), IMAGES, 16),

@@ -17,7 +17,14 @@ import pytest
 import scipy.stats
 
 from tests.tiers import slow_but
-from vaejax import MultivariateNormal, Normal, kl_divergence, standard_normal
+from vaejax import (
+    MultivariateNormal,
+    Normal,
+    PowerSpherical,
+    RelaxedCategorical,
+    kl_divergence,
+    standard_normal,
+)
 from vaejax.distributions.autoregressive import (
     Autoregressive,
     autoregressive_masks,
@@ -770,8 +777,8 @@ STANDARD = lambda: standard_normal.expand((2,))
         (lambda: Transformed(Normal(np.ones((3, 2)), 1.0, 2), Reverse()), ValueError, "1 event axis; got 2"),
         (lambda: Transformed(numpyro.Normal(np.ones(2), 1.0), Reverse()), ValueError, r"got 0 \(numpyro: .to_event\(1\)\)"),
         (lambda: Transformed(numpyro.Bernoulli(logits=np.ones(2)).to_event(1), Reverse()), ValueError, "discrete"),
-        (lambda: Transformed(vaejax.PowerSpherical(np.ones(2), 1.0), Reverse()), ValueError, "PowerSpherical, which has no density"),
-        (lambda: Transformed(vaejax.RelaxedCategorical(np.ones(2), 1.0, 1), Reverse()), ValueError, "RelaxedCategorical, which"),
+        (lambda: Transformed(PowerSpherical(np.ones(2), 1.0), Reverse()), ValueError, "PowerSpherical, which has no density"),
+        (lambda: Transformed(RelaxedCategorical(np.ones(2), 1.0, 1), Reverse()), ValueError, "RelaxedCategorical, which"),
         (lambda: Transformed(numpyro.Dirichlet(np.ones(2)), Reverse()), ValueError, "Dirichlet, which has no density"),
         (lambda: Transformed(standard_normal, Reverse()), ValueError, "standard_normal.expand"),
         (lambda: Transformed(STANDARD(), affine()), ValueError, r"event shape \(3,\)"),

@@ -243,7 +243,7 @@ def test_labels_that_cannot_be_are_refused():
     values, logits = np.zeros((3, 2), np.float32), np.zeros((2, 3), np.float32)
     with pytest.raises(TypeError, match=r"signed integers.*got uint8"):
         vaejax.marginalize_label(values, logits, np.array([1, 255], np.uint8))
-    with pytest.raises(ValueError, match="label must be below the 3 classes; got values from 1 to 3"):
+    with pytest.raises(ValueError, match="label must be below the 3 classes; got 3 among values from 1 to 3"):
         vaejax.marginalize_label(values, logits, np.array([1, 3]))
     logits[0, 1] = -np.inf
     ruled_out = jax.jit(lambda logits: vaejax.marginalize_label(values, logits, np.array([-1, -1])).bound)(logits)
