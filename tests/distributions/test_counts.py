@@ -148,12 +148,51 @@ def test_gamma_ratios_of_large_arguments_keep_their_digits_in_single_precision()
 def test_draws_have_the_frequencies_of_the_log_prob(likelihood, key):
     assert (likelihood.has_rsample, likelihood.is_discrete) == (False, True)
     draws, mean = jax.device_get(jax.jit(lambda q, key: (q.sample(key, (50_000,)), q.mean))(likelihood, key))
-    assert draws.dtype == np.int32
+    assert np.all(draws == np.floor(draws))
     log_p = log_probs(type(likelihood), *jax.tree.leaves(likelihood), np.arange(12)[:, None])
     for own, p, expected in zip(draws.T, np.exp(log_p.T), mean, strict=True):
-        deviation = (np.bincount(own, minlength=12)[:12] - 50_000 * p) / np.sqrt(50_000 * p * (1 - p))
+        deviation = (np.bincount(own.astype(int), minlength=12)[:12] - 50_000 * p) / np.sqrt(50_000 * p * (1 - p))
         assert np.all(np.abs(deviation) < 5)
         assert abs(own.mean() - expected) < 5 * own.std() / 50_000**0.5
+
+
+def test_draws_of_any_rate_have_its_moments(key):
+    """Beyond 32 bits too; an infinite rate has infinite counts, and one that is not known none."""
+
+    @jax.jit
+    def draw(log_rate, key):
+        first, second = jax.random.split(key)
+        many = NegativeBinomial.from_mean(jnp.exp(log_rate), 4.0)
+        return Poisson(log_rate).sample(first, (2000,)), many.sample(second, (2000,))
+
+    rates = np.array([1e6, 2e9, 1e12, np.inf, np.nan])
+    poisson, negative_binomial = (
+        np.asarray(draws, np.float64) for draws in draw(np.log(rates.astype(np.float32)), key)
+    )
+    assert np.all(poisson[:, 3] == np.inf)
+    assert np.all(np.isnan(poisson[:, 4]))
+    assert np.all(np.isnan(negative_binomial[:, 4]))
+    mean, deviation = rates[:3], np.sqrt(rates[:3])
+    # The logarithm of the rate is rounded.
+    assert np.all(np.abs(poisson[:, :3].mean(0) - mean) < 5 * deviation / np.sqrt(2000) + 3e-6 * mean)
+    standardized = (poisson[:, :3] - poisson[:, :3].mean(0)) / deviation
+    assert np.all(np.abs(np.mean(standardized**2, axis=0) - 1) < 5 * np.sqrt(2 / 2000))
+    relative = negative_binomial[:, :3] / mean
+    assert np.all(np.abs(relative.mean(0) - 1) < 5 * 0.5 / np.sqrt(2000))
+    assert np.all(np.abs(relative.var(0) - 0.25) < 0.1)
+
+
+def test_traced_values_that_are_no_counts_have_no_probability():
+    values = np.array([-1.0, 0.5, np.inf, np.nan, 3.0])
+
+    @jax.jit
+    def figures(values):
+        return Poisson(jnp.zeros(5), 0).log_prob(values), NegativeBinomial(jnp.ones(5), jnp.zeros(5), 0).log_prob(
+            values
+        )
+
+    for found in figures(values):
+        np.testing.assert_array_equal(np.isnan(found), [True, True, True, True, False])
 
 
 def test_kl_of_poissons_is_its_sum(x64):
@@ -173,6 +212,23 @@ def test_kl_of_poissons_is_exact_between_neighbours_and_finite_at_the_extremes()
     chex.assert_trees_all_close(value[2:], np.exp(np.float32([80.0, 80.0])) * np.float32([1.0, 159.0]), rtol=1e-5)
     chex.assert_trees_all_close(slopes[0][0], 0.0)
     chex.assert_tree_all_finite(slopes)
+
+
+def test_kl_of_poissons_is_smooth_where_they_are_equal_and_known_at_rate_0():
+    """Its second derivative to the log-rate of q is the rate; a rate of 0 has no logarithm, but a divergence."""
+    divergence = lambda a, b: vaejax.kl_divergence(Poisson(a, 0), Poisson(b, 0))
+
+    @jax.jit
+    def figures(log_rate):
+        hessian = jax.vmap(jax.hessian(divergence))(log_rate, log_rate)
+        none, one = -jnp.inf, jnp.zeros(())
+        values = [divergence(a, b) for a, b in ((none, one), (none, none), (one, none))]
+        return hessian, values, jax.grad(divergence, (0, 1))(none, one)
+
+    hessian, values, slopes = figures(np.log(np.float32([1.0, 7.0])))
+    chex.assert_trees_all_close(hessian, np.float32([1.0, 7.0]), rtol=1e-5)
+    chex.assert_trees_all_equal(values, [np.float32(1.0), np.float32(0.0), np.float32(np.inf)])
+    chex.assert_trees_all_equal(slopes, (np.float32(0.0), np.float32(1.0)))
 
 
 def test_kl_refuses_other_partners_and_other_events():

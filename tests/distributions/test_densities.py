@@ -14,10 +14,15 @@ from vaejax import (
     Categorical,
     ContinuousBernoulli,
     Delta,
+    DiscretizedLogistic,
     Laplace,
+    Masked,
     MultivariateNormal,
     Normal,
     OptimalNormal,
+    PowerSpherical,
+    RelaxedCategorical,
+    SphericalUniform,
     kl_divergence,
     standard_normal,
 )
@@ -216,6 +221,32 @@ def test_values_outside_the_support_raise(likelihood, value, found):
     # A constant is looked at where a function around it is traced, too.
     with pytest.raises(ValueError, match=found):
         jax.jit(lambda p: p.log_prob(value))(likelihood)
+
+
+OUTSIDE = {
+    "Bernoulli": (lambda: Bernoulli(jnp.zeros(3)), [0.0, 0.5, 1.0]),
+    "ContinuousBernoulli": (lambda: ContinuousBernoulli(jnp.zeros(3)), [0.0, 1.5, 1.0]),
+    "Categorical": (lambda: Categorical(jnp.zeros((3, 4))), [0.0, -1.0, 3.0]),
+    "Categorical above": (lambda: Categorical(jnp.zeros((3, 4))), [0.0, 4.0, 3.0]),
+    "DiscretizedLogistic": (lambda: DiscretizedLogistic(jnp.zeros(3), 1.0, 4), [0.0, 4.0, 3.0]),
+    "SphericalUniform": (lambda: SphericalUniform(3), [0.0, 1.5, 0.0]),
+    "PowerSpherical": (lambda: PowerSpherical(jnp.ones(3), 2.0), [0.0, 1.5, 0.0]),
+    "RelaxedCategorical": (lambda: RelaxedCategorical(jnp.zeros(3), 1.0, 1), [0.5, 0.2, 0.2]),
+}
+
+
+def test_traced_values_outside_the_support_have_no_probability():
+    """They cannot raise. A mask leaves them out, and what is inside has its probability."""
+    values = {name: np.float32(value) for name, (_, value) in OUTSIDE.items()}
+
+    @jax.jit
+    def figures(values):
+        found = {name: OUTSIDE[name][0]().log_prob(value) for name, value in values.items()}
+        return found, Masked(Bernoulli(jnp.zeros(3)), np.array([1, 0, 1])).log_prob(values["Bernoulli"])
+
+    found, masked = figures(values)
+    assert [name for name, log_prob in found.items() if not np.isnan(log_prob)] == []
+    chex.assert_trees_all_close(masked, np.float32(-2 * np.log(2)), rtol=1e-6)
 
 
 def test_the_highest_level_of_a_byte_is_inside_the_support():

@@ -205,6 +205,17 @@ def test_is_stable_far_from_all_components_and_without_weight():
     chex.assert_tree_all_finite(gradient)
 
 
+def test_a_value_that_no_component_reaches_has_no_gradient_that_is_not_a_number():
+    """Far away every density underflows; a component of weight zero is none."""
+    log_prob = lambda logits, loc, value: Mixture(logits, Normal(loc, 1.0)).log_prob(value)
+    graded = jax.jit(jax.vmap(jax.value_and_grad(log_prob, (0, 1, 2)), (0, None, 0)))
+    logits = np.float32([[0.0, 0.0], [-np.inf, 0.0]])
+    values, slopes = graded(logits, np.zeros((2, 1), np.float32), np.float32([[1e20], [1.0]]))
+    chex.assert_trees_all_close(values, np.float32([-np.inf, -0.5 - 0.5 * np.log(2 * np.pi)]), rtol=1e-6)
+    chex.assert_tree_all_finite(slopes)
+    chex.assert_trees_all_close(slopes[2], np.float32([[0.0], [-1.0]]), rtol=1e-6)
+
+
 def test_discrete_components_keep_their_support():
     mixture = Mixture(np.zeros(2, np.float32), Bernoulli(np.float32([[1.0, 2.0, 0.0], [-1.0, 0.5, 3.0]])))
     outcomes = np.stack(np.meshgrid(*[[0.0, 1.0]] * 3), axis=-1).reshape(-1, 3)

@@ -76,6 +76,12 @@ def test_softplus_has_its_second_derivative_at_zero():
     chex.assert_trees_all_close(jax.jit(jax.grad(jax.grad(softplus)))(0.0), 0.25, rtol=1e-6)
 
 
+def test_the_kink_of_a_laplace_has_no_slope():
+    """Zero-initialised outputs meet black pixels there."""
+    score = lambda loc: vaejax.Laplace(loc, 2.0, 0).log_prob(0.0)
+    chex.assert_trees_all_equal(jax.jit(jax.vmap(jax.grad(score)))(np.float32([0, 3, -3])), np.float32([0, -0.5, 0.5]))
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, pytest.param(jnp.bfloat16, marks=pytest.mark.slow("another dtype"))])
 def test_continuous_bernoulli_is_finite_at_every_logit(dtype):
     def figures(logit):

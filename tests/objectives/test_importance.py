@@ -520,6 +520,28 @@ def test_bad_input_is_refused_with_its_reason(key, name):
         jax.eval_shape(lambda: bound_of(key, options.pop("q")(), **options).value)
 
 
+def test_weights_of_zero_count_as_zero():
+    """The bounds of weights 0 and 1, and of none but 0, by their formulas; no gradient is NaN."""
+    half, none = np.log(0.5), -np.inf
+    of_zero_and_one = {
+        vaejax.elbo_bound(): none, vaejax.iwae_bound(): half, vaejax.miwae_bound(1): half,
+        vaejax.ciwae_bound(0.0): half, vaejax.ciwae_bound(0.5): none,
+        vaejax.renyi_bound(0.0): half, vaejax.renyi_bound(0.5): 2 * half, vaejax.renyi_bound(-1.0): half / 2,
+        vaejax.renyi_bound(1.0): none, vaejax.renyi_bound(2.0): none,
+    }  # fmt: skip
+    log_weights = np.float32([[none, none], [0.0, none]])
+
+    @jax.jit
+    def figures(log_weights):
+        graded = [jax.vjp(bound.reduce, log_weights) for bound in of_zero_and_one]
+        slopes = [pullback(jnp.ones(2)) for _, pullback in graded]
+        return [value for value, _ in graded], slopes, [bound.path_scale(log_weights) for bound in of_zero_and_one]
+
+    values, *rest = figures(log_weights)
+    np.testing.assert_allclose(values, [[expected, none] for expected in of_zero_and_one.values()], rtol=1e-6)
+    chex.assert_tree_all_finite(rest)
+
+
 def test_bounds_refuse_what_they_cannot_mix():
     with pytest.raises(ValueError, match="beta must be between 0"):
         vaejax.ciwae_bound(1.5)

@@ -250,6 +250,17 @@ def test_labels_that_cannot_be_are_refused():
     np.testing.assert_allclose(ruled_out, [np.log(2 / 3), 0.0], atol=1e-6)
 
 
+def test_a_class_of_no_probability_costs_nothing_whatever_its_value():
+    """Ruled out for certain, or so improbable that its probability underflows."""
+    values, logits = np.float32([[-np.inf], [1.0], [2.0]]), np.float32([[[-np.inf, 0.0, 1.0]], [[-200.0, 0.0, 1.0]]])
+    bound = lambda values, logits: vaejax.marginalize_label(values, logits, np.array([-1])).bound[0]
+    found, slopes = jax.jit(jax.vmap(jax.value_and_grad(bound, (0, 1)), (None, 0)))(values, logits)
+    q = np.exp([0.0, 1.0]) / np.exp([0.0, 1.0]).sum()
+    np.testing.assert_allclose(found, q @ (np.array([1.0, 2.0]) - np.log(3) - np.log(q)), rtol=1e-6)
+    np.testing.assert_allclose(slopes[0][..., 0], np.tile([0.0, *q], (2, 1)), rtol=1e-6)
+    np.testing.assert_allclose(slopes[1], 0.0, atol=1e-6)
+
+
 def test_draws_that_cannot_be_shuffled_are_refused(key):
     with pytest.raises(ValueError, match=r"batch axis of at least 2.*got shape \(1, 3\)"):
         vaejax.permute_axes(key, np.ones((1, 3)))

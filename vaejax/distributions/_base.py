@@ -88,6 +88,19 @@ def flatten_event(event_ndims: int, *arrays: Array) -> list[Array]:
     return [flatten(array) for array in padded]
 
 
+def log_sum_exp(array: Array, axis: int = -1) -> Array:
+    """`log sum_i exp(a_i)` over one axis; where all are minus infinity it is that, without a gradient.
+
+    The gradient of `jax.nn.logsumexp` is NaN there.
+    """
+    largest = jax.lax.stop_gradient(jnp.max(array, axis=axis, keepdims=True))
+    shift = jnp.where(jnp.isfinite(largest), largest, 0.0)
+    total = jnp.sum(jnp.exp(array - shift), axis=axis)
+    positive = total != 0
+    log_total = jnp.where(positive, jnp.log(jnp.where(positive, total, 1.0)), -jnp.inf)
+    return log_total + jnp.squeeze(shift, axis)
+
+
 def sum_event(array: Array, event_ndims: int) -> Array:
     """Sum the last `event_ndims` axes: `[*B, *E]` to `[*B]`."""
     return jnp.sum(array, axis=tuple(range(-event_ndims, 0)))
@@ -137,6 +150,11 @@ def as_float(value: Array) -> Array:
     """As `at_least_float32`, but a NumPy array stays one."""
     dtype = jnp.promote_types(jnp.result_type(value), jnp.float32)
     return namespace_of(value).asarray(value, dtype)
+
+
+def nan_outside(inside: Array, log_prob: Array) -> Array:
+    """Elementwise log-probabilities, NaN outside of the support: traced values cannot raise, and must not pass."""
+    return jnp.where(inside, log_prob, jnp.nan)
 
 
 def parameter_shape(*parameters: ArrayLike) -> Shape:

@@ -10,6 +10,7 @@ from vaejax.distributions._base import (
     distribution,
     draw_shape,
     flatten_event,
+    nan_outside,
     static,
 )
 from vaejax.types import Array, ArrayLike, Shape
@@ -106,7 +107,7 @@ class Bernoulli:
         check_event_shape("Bernoulli.log_prob: value", value, jnp.shape(self.logits), self.event_ndims)
         check_support("Bernoulli.log_prob: value", value, self.support, "0 or 1 (binarize grey data first)")
         value, logits = flatten_event(self.event_ndims, *at_least_float32(value, self.logits))
-        return _sum_log_prob(value, logits)
+        return nan_outside(jnp.all(self.support(value), axis=-1), _sum_log_prob(value, logits))
 
 
 # Below this distance from 0 the closed forms of the continuous Bernoulli lose their digits to
@@ -190,4 +191,5 @@ class ContinuousBernoulli:
         check_event_shape("ContinuousBernoulli.log_prob: value", value, jnp.shape(self.logits), self.event_ndims)
         check_support("ContinuousBernoulli.log_prob: value", value, self.support, "in [0, 1] (rescale the data)")
         value, logits = flatten_event(self.event_ndims, *at_least_float32(value, self.logits))
-        return jnp.sum(value * logits - log_partition(logits), axis=-1)
+        inside = jnp.all(self.support(value), axis=-1)
+        return nan_outside(inside, jnp.sum(value * logits - log_partition(logits), axis=-1))

@@ -10,6 +10,7 @@ from vaejax.distributions._base import (
     distribution,
     draw_shape,
     is_level,
+    nan_outside,
     static,
     sum_event,
 )
@@ -69,9 +70,10 @@ class Categorical:
         levels = f"an integer level from 0 to {self.num_levels - 1}"
         check_support("Categorical.log_prob: value", value, self.support, levels)
         (logits,) = at_least_float32(self.logits)
-        value = jnp.asarray(value).astype(jnp.int32)
+        inside, value = self.support(value), jnp.asarray(value).astype(jnp.int32)
         shape = jnp.broadcast_shapes(value.shape, logits.shape[:-1])
         value = jnp.broadcast_to(value, shape)[..., None]
         logits = jnp.broadcast_to(logits, (*shape, self.num_levels))
         picked = jnp.take_along_axis(logits, value, axis=-1)[..., 0]
-        return sum_event(picked - jax.nn.logsumexp(logits, axis=-1), self.event_ndims)
+        log_prob = picked - jax.nn.logsumexp(logits, axis=-1)
+        return sum_event(nan_outside(inside, log_prob), self.event_ndims)

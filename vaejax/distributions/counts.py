@@ -13,6 +13,7 @@ from vaejax.distributions._base import (
     draw_shape,
     flatten_event,
     is_count,
+    nan_outside,
     parameter_shape,
     static,
     sum_event,
@@ -63,20 +64,26 @@ class Poisson:
             raise no_closed_form(self, other)
         check_same_event(self, other, self.mean, other.mean)
         log_q, log_p = at_least_float32(self.log_rate, other.log_rate)
-        # In units of the larger rate, so that the exponential of the difference does not overflow.
-        above, below = jnp.maximum(log_q - log_p, 0.0), jnp.minimum(log_q - log_p, 0.0)
+        # Rates of 0 have no difference of logarithms: KL(0 || p) = p, KL(q || 0) is infinite.
+        none_q, none_p = log_q == -jnp.inf, log_p == -jnp.inf
+        difference = jnp.where(none_q | none_p, 0.0, log_q - log_p)
+        # In units of the larger rate, so that the exponential of the difference does not overflow. Each side sees
+        # only differences of its own sign; at 0, where both agree, one of them has the derivatives.
+        above, below = (jnp.where(side, difference, 0.0) for side in (difference > 0, difference <= 0))
         falling = jnp.exp(log_q) * (above + jnp.expm1(-above))
         rising = jnp.exp(log_p) * (below * jnp.exp(below) - jnp.expm1(below))
-        return sum_event(jnp.where(log_q > log_p, falling, rising), self.event_ndims)
+        divergence = jnp.where(difference > 0, falling, rising)
+        divergence = jnp.where(none_p, jnp.inf, divergence)
+        return sum_event(jnp.where(none_q, jnp.exp(log_p), divergence), self.event_ndims)
 
     def support(self, value: Array) -> Array:
         """Elementwise: an integer of at least 0."""
         return is_count(value)
 
     def sample(self, key: Array, sample_shape: Shape = ()) -> Array:
-        """Draw counts `[*S, *B, *E]` as 32-bit integers."""
+        """Draw counts `[*S, *B, *E]` as whole floats, which are of any size; NaN of a rate that is NaN."""
         shape = draw_shape("Poisson", key, sample_shape, jnp.shape(self.log_rate), self.event_ndims)
-        return jax.random.poisson(key, self.mean, shape, jnp.int32)
+        return _draw_counts(key, self.mean, shape)
 
     def log_prob(self, value: Array) -> Array:
         """Log-probability in nats, `[*S, *B]`."""
@@ -86,7 +93,8 @@ class Poisson:
         # log p(x) = -x (e^d - 1 - d) - log(2 pi x) / 2 - stirling_error(x), d = log_rate - log x; -rate at 0.
         count = jnp.where(value > 0, value, 1.0)
         positive = -_deviance(count, log_rate - jnp.log(count)) - _half_log(count) - stirling_error(count)
-        return jnp.sum(jnp.where(value > 0, positive, -jnp.exp(log_rate)), axis=-1)
+        log_prob = jnp.where(value > 0, positive, -jnp.exp(log_rate))
+        return jnp.sum(nan_outside(is_count(value), log_prob), axis=-1)
 
 
 @distribution
@@ -147,13 +155,13 @@ class NegativeBinomial:
         return is_count(value)
 
     def sample(self, key: Array, sample_shape: Shape = ()) -> Array:
-        """Draw counts `[*S, *B, *E]` as 32-bit integers: a rate from a gamma, a count from its Poisson."""
+        """Draw counts `[*S, *B, *E]` as whole floats: a rate from a gamma, a count from its Poisson."""
         parameters = parameter_shape(self.total_count, self.logits)
         shape = draw_shape("NegativeBinomial", key, sample_shape, parameters, self.event_ndims)
         rate_key, count_key = jax.random.split(key)
         total_count, logits = at_least_float32(self.total_count, self.logits)
         log_rate = jax.random.loggamma(rate_key, total_count, shape, logits.dtype) + logits
-        return jax.random.poisson(count_key, jnp.exp(log_rate), shape, jnp.int32)
+        return _draw_counts(count_key, jnp.exp(log_rate), shape)
 
     def log_prob(self, value: Array) -> Array:
         """Log-probability in nats, `[*S, *B]`."""
@@ -169,7 +177,23 @@ class NegativeBinomial:
         successes = _deviance(count, jnp.log1p(total / count) - softplus(-logits))
         rest = stirling_error(total + count) - stirling_error(total) - stirling_error(count)
         positive = rest - failures - successes - _half_log(count) - 0.5 * jnp.log1p(count / total)
-        return jnp.sum(jnp.where(value > 0, positive, -total * softplus(logits)), axis=-1)
+        log_prob = jnp.where(value > 0, positive, -total * softplus(logits))
+        return jnp.sum(nan_outside(is_count(value), log_prob), axis=-1)
+
+
+# Above it a Poisson's counts leave 32 bits, and its skewness, 1 / sqrt(rate), is below the rounding of float32.
+_LARGEST_RATE = 2.0**30
+
+
+def _draw_counts(key: Array, rate: Array, shape: Shape) -> Array:
+    """Poisson counts as whole floats of the type of the rates: integers of 32 bits would end at 2,147,483,647."""
+    count_key, noise_key = jax.random.split(key)
+    small = rate < _LARGEST_RATE
+    counts = jax.random.poisson(count_key, jnp.where(small, rate, 0.0), shape, jnp.int32).astype(rate.dtype)
+    noise = jax.random.normal(noise_key, shape, rate.dtype)
+    # Of an infinite rate without its noise, which would be infinity minus infinity.
+    spread = jnp.where(jnp.isfinite(rate), jnp.sqrt(rate), 0.0)
+    return jnp.where(small, counts, jnp.round(rate + spread * noise))
 
 
 def _deviance(weight: Array, difference: Array) -> Array:

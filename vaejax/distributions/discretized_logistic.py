@@ -1,5 +1,9 @@
 """The likelihood of ordered levels, such as 256 shades of grey: a logistic distribution cut into bins."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -12,6 +16,7 @@ from vaejax.distributions._base import (
     draw_shape,
     flatten_event,
     is_level,
+    nan_outside,
     parameter_shape,
     static,
 )
@@ -61,15 +66,7 @@ class DiscretizedLogistic:
     @property
     def mean(self) -> Array:
         """The mean level, `[*B, *E]`: `sum_k P(x > k)`, exact, in L steps of one element each."""
-        shape = parameter_shape(self.loc, self.scale)
-        loc, scale = at_least_float32(self.loc, self.scale)
-
-        def add(total: Array, edge: Array) -> tuple[Array, None]:
-            return total + jax.nn.sigmoid((loc - edge) / scale), None
-
-        edges = jnp.arange(self.num_levels - 1, dtype=loc.dtype) + 0.5
-        # The gradient computes each step again instead of keeping L of them.
-        return jax.lax.scan(jax.checkpoint(add), jnp.zeros(shape, loc.dtype), edges)[0]
+        return _mean_level(*jnp.broadcast_arrays(*at_least_float32(self.loc, self.scale)), self.num_levels)
 
     def support(self, value: Array) -> Array:
         """Elementwise: an integer from 0 to L - 1."""
@@ -96,7 +93,37 @@ class DiscretizedLogistic:
         below_upper = jnp.where(top, 0.0, -softplus(-(centered + 0.5) / scale))
         above_lower = jnp.where(bottom, 0.0, -softplus((centered - 0.5) / scale))
         width = jnp.where(top | bottom, 0.0, jnp.log(-jnp.expm1(-1.0 / scale)))
-        return jnp.sum(below_upper + above_lower + width, axis=-1)
+        inside = is_level(value, self.num_levels)
+        return jnp.sum(nan_outside(inside, below_upper + above_lower + width), axis=-1)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _mean_level(loc: Array, scale: Array, num_levels: int) -> Array:
+    """`sum_k sigmoid((loc - k - 1/2) / scale)` over the upper edges of all levels but the last.
+
+    Its derivatives are given as sums of their own, for which, as for the value, memory does not grow with the levels.
+    """
+    (total,) = _sum_over_edges(lambda edge: [jax.nn.sigmoid((loc - edge) / scale)], loc, 1, num_levels)
+    return total
+
+
+@_mean_level.defjvp
+def _mean_level_jvp(num_levels: int, primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> Any:
+    loc, scale = primals
+
+    def slopes(edge: Array) -> list[Array]:
+        standardized = (loc - edge) / scale
+        density = jax.nn.sigmoid(standardized) * jax.nn.sigmoid(-standardized) / scale
+        return [density, -density * standardized]
+
+    of_loc, of_scale = _sum_over_edges(slopes, loc, 2, num_levels)
+    return _mean_level(loc, scale, num_levels), of_loc * tangents[0] + of_scale * tangents[1]
+
+
+def _sum_over_edges(terms: Callable[[Array], list[Array]], like: Array, count: int, num_levels: int) -> list[Array]:
+    edges = jnp.arange(num_levels - 1, dtype=like.dtype) + 0.5
+    add = lambda totals, edge: ([total + term for total, term in zip(totals, terms(edge), strict=True)], None)
+    return jax.lax.scan(add, [jnp.zeros_like(like)] * count, edges)[0]
 
 
 def discretized_logistic_mixture(

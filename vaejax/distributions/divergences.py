@@ -140,8 +140,8 @@ def _categorical_categorical(q: Categorical, p: Categorical) -> Array:
         raise ValueError(f"kl_divergence: q has {q.num_levels} levels, p has {p.num_levels}")
     logits_q, logits_p = at_least_float32(q.logits, p.logits)
     log_q, log_p = jax.nn.log_softmax(logits_q), jax.nn.log_softmax(logits_p)
-    # A level that q never takes costs nothing, though its logarithm is minus infinity.
-    possible = log_q > -jnp.inf
+    # A level that q never takes costs nothing, though a logarithm of it is minus infinity.
+    possible = jnp.exp(log_q) > 0
     difference = jnp.where(possible, log_q, 0.0) - jnp.where(possible, log_p, 0.0)
     return sum_event(jnp.sum(jnp.exp(log_q) * difference, axis=-1), q.event_ndims)
 

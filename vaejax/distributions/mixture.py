@@ -14,6 +14,7 @@ from vaejax.distributions._base import (
     distribution,
     draw_shape,
     event_ndims_of,
+    log_sum_exp,
     static,
     sum_event,
 )
@@ -125,7 +126,7 @@ class Mixture:
         expanded = eagerly(lambda v: jnp.expand_dims(v, -ndims - 1), value)
         logits, densities = at_least_float32(self.logits, self.components.log_prob(expanded))
         joint = jax.nn.log_softmax(logits) + densities
-        return sum_event(jax.nn.logsumexp(joint, axis=-1), self.event_ndims - ndims)
+        return sum_event(log_sum_exp(joint), self.event_ndims - ndims)
 
 
 def vamp_prior(encode: Encode, pseudo_inputs: Array) -> Mixture:

@@ -14,6 +14,7 @@ from vaejax.distributions._base import (
     check_parameters,
     distribution,
     draw_shape,
+    nan_outside,
     static,
     sum_event,
 )
@@ -138,10 +139,12 @@ class RelaxedCategorical:
         expected = "logarithms of numbers that sum to 1" if self.log_space else "positive and sum to 1"
         check_support("RelaxedCategorical.log_prob: value", value, self.support, expected)
         (value,) = at_least_float32(value)
-        if self.log_space:
-            return self._log_density(value)
-        known = value > _floor(value)
-        return self._log_density(jnp.where(known, jnp.log(jnp.where(known, value, 1.0)), jnp.nan))
+        inside = self.support(value)
+        if not self.log_space:
+            inside = inside & (value > _floor(value))
+            value = jnp.log(jnp.where(inside, value, 1.0))
+        axes = tuple(range(-self.event_ndims, 0))
+        return nan_outside(jnp.all(inside, axis=axes), self._log_density(value))
 
     def _log_draw(self, key: Array, sample_shape: Shape) -> Array:
         logits, temperature = self._parameters()

@@ -24,6 +24,7 @@ from vaejax.distributions._base import (
     check_parameters,
     distribution,
     draw_shape,
+    nan_outside,
     static,
 )
 from vaejax.distributions._closed_form import no_closed_form
@@ -82,7 +83,7 @@ class SphericalUniform:
         check_event_shape("SphericalUniform.log_prob: value", value, (self.size,), 1)
         check_support("SphericalUniform.log_prob: value", value, self.support, "unit vectors")
         (value,) = at_least_float32(value)
-        return jnp.full(value.shape[:-1], -self.log_area, value.dtype)
+        return nan_outside(_is_unit(value)[..., 0], jnp.full(value.shape[:-1], -self.log_area, value.dtype))
 
 
 @distribution
@@ -197,7 +198,7 @@ class PowerSpherical:
         away = 0.25 * jnp.sum((value - unit_vector(loc)) ** 2, axis=-1)
         # At the antipode the density is 0, and 1 where the concentration is 0: its logarithm stays finite.
         nearness = jnp.log1p(-jnp.minimum(away, 1.0 - float(jnp.finfo(away.dtype).eps)))
-        return concentration * nearness + self._log_peak(concentration)
+        return nan_outside(_is_unit(value)[..., 0], concentration * nearness + self._log_peak(concentration))
 
     def _log_peak(self, concentration: Array) -> Array:
         """The log-density at `loc`: `k log 2 - log N`."""

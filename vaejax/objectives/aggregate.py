@@ -3,13 +3,12 @@
 import math
 from collections.abc import Callable, Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vaejax.checks import check_callable, check_count, check_distribution, check_nonnegative, check_positive
 from vaejax.distributions import by_axis, sized, standard_normal
-from vaejax.distributions._base import at_least_float32
+from vaejax.distributions._base import at_least_float32, log_sum_exp
 from vaejax.objectives.draws import batch_of
 from vaejax.objectives.regularizers import check_batch
 from vaejax.types import Array, ArrayLike, Distribution, Regularizer
@@ -110,8 +109,8 @@ def _aggregate(q: Distribution, z: Array, log_weights: np.ndarray) -> tuple[Arra
     size = z.shape[0]
     each = by_axis(q).log_prob(z[:, None]).reshape(size, size, -1)  # [draw, posterior, axis]
     weights = jnp.asarray(log_weights, each.dtype)
-    log_joint = jax.nn.logsumexp(jnp.sum(each, axis=-1) + weights, axis=1)
-    log_marginals = jax.nn.logsumexp(each + weights[..., None], axis=1)
+    log_joint = log_sum_exp(jnp.sum(each, axis=-1) + weights, axis=1)
+    log_marginals = log_sum_exp(each + weights[..., None], axis=1)
     return log_joint, jnp.sum(log_marginals, axis=-1)
 
 

@@ -4,11 +4,11 @@ With `log w_k = log p(x|z_k) + log p(z_k) - log q(z_k|x)` and `z_k ~ q(z|x)`, ev
 the log-weights `[K, *B]` alone, which `importance_bound` hands to it. A new one is a `Bound` of two functions.
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vaejax.checks import check_array, check_count, is_concrete
+from vaejax.distributions._base import log_sum_exp
 from vaejax.types import Array, ArrayLike, Bound
 
 
@@ -30,7 +30,7 @@ def iwae_bound() -> Bound:
     Source: Burda, Grosse and Salakhutdinov 2015, Importance Weighted Autoencoders; for the gradient,
     Tucker et al. 2019, Doubly Reparameterized Gradient Estimators.
     """
-    return Bound(_log_mean_exp, lambda log_weights: jax.nn.softmax(log_weights, axis=0))
+    return Bound(_log_mean_exp, _shares)
 
 
 def miwae_bound(groups: int) -> Bound:
@@ -53,7 +53,7 @@ def miwae_bound(groups: int) -> Bound:
         return log_weights.reshape(groups, num_samples // groups, *log_weights.shape[1:])
 
     def path_scale(log_weights: Array) -> Array:
-        return jax.nn.softmax(grouped(log_weights), axis=1).reshape(log_weights.shape)
+        return _shares(grouped(log_weights), axis=1).reshape(log_weights.shape)
 
     return Bound(lambda log_weights: jnp.mean(_log_mean_exp(grouped(log_weights), axis=1), axis=0), path_scale)
 
@@ -69,11 +69,11 @@ def ciwae_bound(beta: ArrayLike) -> Bound:
 
     def reduce(log_weights: Array) -> Array:
         weight = jnp.asarray(beta, log_weights.dtype)
-        return weight * jnp.mean(log_weights, axis=0) + (1 - weight) * _log_mean_exp(log_weights)
+        return _times(weight, jnp.mean(log_weights, axis=0)) + _times(1 - weight, _log_mean_exp(log_weights))
 
     def path_scale(log_weights: Array) -> Array:
         # By linearity c_k path_scale_k is that of the two bounds, weighted; a weight that underflows has no path.
-        weights = jax.nn.softmax(log_weights, axis=0)
+        weights = _shares(log_weights)
         rest = 1 - jnp.asarray(beta, log_weights.dtype)
         uniform = (1 - rest) / log_weights.shape[0]
         cotangent = uniform + rest * weights
@@ -97,22 +97,48 @@ def renyi_bound(alpha: ArrayLike) -> Bound:
         raise ValueError(f"renyi_bound: alpha must be finite; got {alpha}")
 
     def reduce(log_weights: Array) -> Array:
-        # Around alpha = 1 the formula is 0/0, and its logarithms cancel far earlier than that.
         power = 1 - jnp.asarray(alpha, log_weights.dtype)
-        mean = jnp.mean(log_weights, axis=0)
-        near_one, safe = jnp.abs(power) < 1e-4, jnp.where(jnp.abs(power) < 1e-4, 1.0, power)
-        series = power / 2 * jnp.var(log_weights, axis=0)
-        tempered = safe * (log_weights - mean)
-        small = jnp.max(jnp.abs(tempered), axis=0) < 1.0
-        close = jnp.log1p(jnp.mean(jnp.expm1(jnp.where(small, tempered, 0.0)), axis=0)) / safe
-        return mean + jnp.where(near_one, series, jnp.where(small, close, _log_mean_exp(tempered) / safe))
+        has_zero = jnp.any(log_weights == -jnp.inf, axis=0)
+        positive = _renyi_mean(power, jnp.where(has_zero, 0.0, log_weights))
+        # A weight of zero counts as zero for alpha below 1, and makes every other mean minus infinity.
+        safe = jnp.where(power > _NEAR_ONE, power, 1.0)
+        with_zero = _log_mean_exp(safe * jnp.where(has_zero, log_weights, 0.0)) / safe
+        return jnp.where(has_zero, jnp.where(power > _NEAR_ONE, with_zero, -jnp.inf), positive)
 
     def path_scale(log_weights: Array) -> Array:
         power = 1 - jnp.asarray(alpha, log_weights.dtype)
-        return 1 - power + power * jax.nn.softmax(power * log_weights, axis=0)
+        return 1 - power + power * _shares(jnp.where(log_weights > -jnp.inf, power * log_weights, -jnp.inf))
 
     return Bound(reduce, path_scale)
 
 
+# How close to 1 alpha may be before the formula, there 0/0, gives way to its series.
+_NEAR_ONE = 1e-4
+
+
+def _renyi_mean(power: Array, log_weights: Array) -> Array:
+    """`1/power log 1/K sum_k w_k^power` of weights that are positive."""
+    # Around power 0 the logarithms cancel far earlier than the formula fails.
+    mean = jnp.mean(log_weights, axis=0)
+    near_one = jnp.abs(power) < _NEAR_ONE
+    safe = jnp.where(near_one, 1.0, power)
+    series = power / 2 * jnp.var(log_weights, axis=0)
+    tempered = safe * (log_weights - mean)
+    small = jnp.max(jnp.abs(tempered), axis=0) < 1.0
+    close = jnp.log1p(jnp.mean(jnp.expm1(jnp.where(small, tempered, 0.0)), axis=0)) / safe
+    return mean + jnp.where(near_one, series, jnp.where(small, close, _log_mean_exp(tempered) / safe))
+
+
+def _shares(log_weights: Array, axis: int = 0) -> Array:
+    """`w_k / sum_j w_j`; zero where all weights are."""
+    total = jnp.expand_dims(log_sum_exp(log_weights, axis), axis)
+    return jnp.where(total > -jnp.inf, jnp.exp(log_weights - jnp.where(total > -jnp.inf, total, 0.0)), 0.0)
+
+
+def _times(weight: Array, value: Array) -> Array:
+    """`weight * value`, where a weight of 0 leaves nothing of an infinite value."""
+    return jnp.where(weight == 0, 0.0, weight * jnp.where(weight == 0, 0.0, value))
+
+
 def _log_mean_exp(array: Array, axis: int = 0) -> Array:
-    return jax.nn.logsumexp(array, axis=axis) - jnp.log(array.shape[axis])
+    return log_sum_exp(array, axis) - jnp.log(array.shape[axis])

@@ -42,9 +42,10 @@ def marginalize_label(values: Array, logits: Array, label: Array, *, weight: Arr
     check_support("marginalize_label: label", label, lambda value: value < count, f"below the {count} classes")
     joint = jnp.moveaxis(values, 0, -1) - jnp.log(count)
     log_q = jax.nn.log_softmax(logits)
-    # A class that q rules out costs nothing, though its logarithm is minus infinity.
-    possible = log_q > -jnp.inf
-    marginal = jnp.sum(jnp.where(possible, jnp.exp(log_q) * (joint - jnp.where(possible, log_q, 0.0)), 0.0), axis=-1)
+    # A class that q rules out costs nothing, though its logarithm, or its bound, is minus infinity.
+    possible = jnp.exp(log_q) > 0
+    gain = jnp.where(possible, joint, 0.0) - jnp.where(possible, log_q, 0.0)
+    marginal = jnp.sum(jnp.where(possible, jnp.exp(log_q) * gain, 0.0), axis=-1)
     known = label >= 0
     index = jnp.where(known, label, 0)[..., None]
     of_label, log_label = (jnp.take_along_axis(array, index, axis=-1)[..., 0] for array in (joint, log_q))
