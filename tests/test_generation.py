@@ -193,10 +193,11 @@ def test_a_temperature_may_be_traced():
         (lambda: vaejax.Delta(LOC), 0.5, TypeError, "Delta"),
         (lambda: vaejax.Poisson(LOC), 0.5, TypeError, "Poisson"),
         (lambda: vaejax.OptimalNormal(LOC), 0.5, TypeError, "OptimalNormal"),
-        (lambda: numpyro.Normal(LOC, 1.0, validate_args=False), 0.5, TypeError, "Normal"),
+        (lambda: numpyro.StudentT(3.0, LOC, validate_args=False), 0.5, TypeError, "StudentT"),
+        (KINDS["normal"], np.ones(2), ValueError, r"temperature must be one number; got shape \(2,\)"),
         (lambda: None, 0.5, TypeError, "NoneType"),
         (
-            lambda: Transformed(numpyro.Normal(LOC, 1.0, validate_args=False).to_event(1), MOVE),
+            lambda: Transformed(numpyro.StudentT(3.0, LOC, validate_args=False).to_event(1), MOVE),
             0.5,
             TypeError,
             "Indep",
@@ -210,6 +211,14 @@ def test_a_temperature_may_be_traced():
 def test_what_has_no_temperature_is_refused(make, temperature, error, message):
     with pytest.raises(error, match=message):
         tempered(make(), temperature)
+
+
+def test_numpyros_distributions_are_tempered_as_ours():
+    for theirs in (numpyro.Normal(LOC, 2.0).to_event(1), numpyro.Normal(0.0, 2.0).expand(LOC.shape).to_event(1)):
+        found = jax.eval_shape(lambda theirs=theirs: tempered(theirs, 0.5))
+        assert (type(found), found.event_ndims) == (Normal, 1)
+    halved = tempered(numpyro.Normal(LOC, 2.0).to_event(1), 0.5).variance
+    chex.assert_trees_all_close(halved, np.ones(LOC.shape, np.float32))
 
 
 def draws_of(seed, count, mean, factor):

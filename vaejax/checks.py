@@ -70,6 +70,13 @@ def check_nonnegative(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be at least 0 and finite; got {value}")
 
 
+def check_scalar(name: str, value: Any) -> None:
+    """Raise where a hyperparameter is not one number: an array would be spread over whichever axis fits."""
+    check_array(name, value)
+    if jnp.shape(value) != ():
+        raise ValueError(f"{name} must be one number; got shape {jnp.shape(value)}")
+
+
 def check_positive(name: str, value: Any, hint: str = "") -> None:
     """Raise where an element of a concrete `value` is not positive."""
     if is_concrete(value) and not np.all(np.asarray(value) > 0):

@@ -9,7 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vaejax.checks import check_array, check_callable, check_count, check_distribution, check_key, check_positive
+from vaejax.checks import (
+    check_array,
+    check_callable,
+    check_count,
+    check_distribution,
+    check_key,
+    check_positive,
+    check_scalar,
+)
 from vaejax.data import count_steps, epoch_indices
 from vaejax.distributions import (
     Bernoulli,
@@ -22,6 +30,7 @@ from vaejax.distributions import (
     MultivariateNormal,
     Normal,
     Transformed,
+    as_native,
     standard_normal,
 )
 from vaejax.training import begin, fit, init_state, make_train_step, resident
@@ -85,8 +94,9 @@ def tempered(distribution: Any, temperature: ArrayLike) -> Any:
 
     Source: Kingma and Dhariwal 2018, Glow, section 6, for draws from a prior of reduced temperature.
     """
-    check_array("tempered: temperature", temperature)
+    check_scalar("tempered: temperature", temperature)
     check_positive("tempered: temperature", temperature)
+    distribution = as_native(distribution)
     replace = partial(dataclasses.replace, distribution)
     match distribution:
         case Normal() | Laplace():

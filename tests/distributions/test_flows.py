@@ -89,7 +89,10 @@ def iaf(size=3, num_layers=2, scale=0.5, **options):
 
 
 def maf(size=3, num_layers=2, scale=0.5, **options):
-    make = lambda key: masked_autoregressive_flow(key, size, num_layers=num_layers, hidden_size=6)
+    def make(key):
+        flow = masked_autoregressive_flow(key, size, num_layers=num_layers, hidden_size=6, context_size=2)
+        return with_context(flow, jnp.zeros(2))
+
     return fill(make, scale, **options)
 
 
@@ -276,7 +279,7 @@ def test_what_there_is_to_compile_does_not_grow_with_a_chain():
         assert program(LOOP_FROM, move).count("tanh") == program(4 * LOOP_FROM, move).count("tanh")
 
 
-@pytest.mark.parametrize("make", [iaf, pytest.param(couplings_with_context, marks=pytest.mark.slow("another flow"))])
+@pytest.mark.parametrize("make", slow_but([iaf], [iaf, maf, couplings_with_context], "another flow"))
 def test_shared_weights_meet_the_context_of_each_example(x64, make):
     """Any batch of contexts and points gives what each example gives alone, and every output depends on its context."""
     flow, rng = make(), np.random.default_rng(2)
@@ -770,7 +773,7 @@ STANDARD = lambda: standard_normal.expand((2,))
         (lambda: masked_autoregressive_flow(0, 2), TypeError, "masked_autoregressive_flow: key must be a typed"),
         (lambda: without_context().forward(np.ones(2)), ValueError, "needs a context of size 3: with_context"),
         (lambda: with_context(without_context(), np.ones((5, 2))), ValueError, r"must have 3 as its last axis; got shape \(5, 2\)"),
-        (lambda: with_context(maf(), np.ones(3)), ValueError, "no layer of the flow takes a context"),
+        (lambda: with_context(couplings(), np.ones(3)), ValueError, "no layer of the flow takes a context"),
         (lambda: Autoregressive(net(2, 4, 4), np.ones(3)), ValueError, "no weights for a context"),
         (lambda: Transformed(3, Reverse()), TypeError, "base must be a distribution.*got int"),
         (lambda: Transformed(STANDARD(), 3), TypeError, "bijector must be a bijector.*got int"),

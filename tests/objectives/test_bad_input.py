@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 import vaejax
 from vaejax import Bernoulli, Normal
+from vaejax.evaluation import importance_log_likelihood
 
 X = np.ones((8, 4), np.float32)
 
@@ -189,3 +191,70 @@ def test_the_value_has_one_number_for_each_example():
     for objective in (vaejax.elbo, partial(vaejax.importance_bound, num_samples=2)):
         with pytest.raises(ValueError, match=r"one number per example of x.*\(5, 6\).*\(5, 5\)"):
             jax.eval_shape(lambda objective=objective: objective(jax.random.key(0), x, outer, likelihood).value)
+
+
+PAIR_OF_NUMBERS = np.ones(2, np.float32)
+SPREAD = {
+    "free_bits: threshold": lambda: vaejax.free_bits(threshold=PAIR_OF_NUMBERS),
+    "capacity: target": lambda: vaejax.capacity(vaejax.kl(), PAIR_OF_NUMBERS),
+    "capacity: weight": lambda: vaejax.capacity(vaejax.kl(), 1.0, PAIR_OF_NUMBERS),
+    "dip_i: off_diagonal": lambda: vaejax.dip_i(PAIR_OF_NUMBERS),
+    "dip_ii: diagonal": lambda: vaejax.dip_ii(1.0, PAIR_OF_NUMBERS),
+    "scale: weight": lambda: vaejax.scale(PAIR_OF_NUMBERS, vaejax.kl()),
+    "tc_decomposition: index_code": lambda: vaejax.tc_decomposition(dataset_size=9, index_code=PAIR_OF_NUMBERS),
+    "gaussian_kernel: bandwidth": lambda: vaejax.gaussian_kernel(PAIR_OF_NUMBERS),
+    "ciwae_bound: beta": lambda: vaejax.ciwae_bound(PAIR_OF_NUMBERS / 2),
+    "renyi_bound: alpha": lambda: vaejax.renyi_bound(PAIR_OF_NUMBERS),
+    "marginalize_label: weight": lambda: vaejax.marginalize_label(
+        np.zeros((3, 2)), np.zeros((2, 3)), np.zeros(2, int), weight=PAIR_OF_NUMBERS
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SPREAD)
+def test_a_hyperparameter_is_one_number(name):
+    """An array of as many as there are latents, or examples, would be spread over them."""
+    with pytest.raises(ValueError, match=rf"{name} must be one number; got shape \(2,\)"):
+        jax.eval_shape(SPREAD[name])
+
+
+def test_a_prior_of_one_axis_is_not_spread_over_the_latents():
+    penalty = vaejax.mmd_to(Normal(np.zeros(1), 1.0))
+    with pytest.raises(ValueError, match=r"mmd_to: the prior .*\(2,\).*\(1,\)"):
+        jax.eval_shape(lambda: penalty(jax.random.key(0), encode(X), X[:, :2]))
+
+
+def test_the_standard_normal_takes_the_event_axes_that_it_meets():
+    """Latents that are maps have the divergence of the same latents as vectors."""
+    x = np.random.default_rng(0).normal(size=(2, 3, 2, 4)).astype(np.float32)
+    maps = lambda x: Normal(0.5 * x, 0.8, 3)
+    likelihood = lambda z: Normal(z, 1.0, 3)
+
+    @jax.jit
+    def figures(key):
+        of_maps = vaejax.elbo(key, x, maps, likelihood)
+        as_vectors = vaejax.kl_divergence(Normal(0.5 * x.reshape(2, -1), 0.8), vaejax.standard_normal)
+        key = jax.random.clone(key)
+        estimated = vaejax.elbo(key, x, maps, likelihood, kl=vaejax.monte_carlo_kl)
+        bound = vaejax.importance_bound(jax.random.clone(key), x, maps, likelihood, num_samples=1)
+        return of_maps.kl, as_vectors, estimated.value, bound.value
+
+    kl, as_vectors, estimated, bound = figures(jax.random.key(0))
+    chex.assert_trees_all_close(kl, as_vectors, rtol=1e-6)
+    chex.assert_trees_all_close(estimated, bound, rtol=1e-5)
+    likelihoods = lambda key: importance_log_likelihood(key, x, maps, likelihood, num_samples=3)
+    assert jax.eval_shape(likelihoods, jax.random.key(0)).value.shape == (2,)
+    draws = lambda key: vaejax.mmd_to()(key, maps(x), x)
+    assert jax.eval_shape(draws, jax.random.key(0)).shape == ()
+
+
+def test_a_density_that_comes_with_a_point_of_numpyro_is_kept():
+    """numpyro's Delta may say which density its point has; it is then no bare point."""
+    values = np.zeros((8, 2), np.float32)
+    with_density = lambda x: numpyro.distributions.Delta(values, np.full(8, 3.0), event_dim=1)
+    bare = lambda x: numpyro.distributions.Delta(values, event_dim=1)
+    value = lambda encode: vaejax.importance_bound(jax.random.key(0), X, encode, decode, num_samples=1).value
+    expected = decode(values).log_prob(X) + vaejax.standard_normal.log_prob(values) - 3.0
+    chex.assert_trees_all_close(value(with_density), expected, rtol=1e-6)
+    with pytest.raises(TypeError, match="Delta is a point"):
+        value(bare)

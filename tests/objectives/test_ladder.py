@@ -4,6 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions
 import pytest
 import scipy.stats
 
@@ -155,6 +156,16 @@ def test_two_opinions_are_weighted_by_their_precision(x64):
 
 
 @pytest.mark.slow("another way to pass the weights; two gradients to compile")
+def test_numpyros_normals_are_weighted_as_ours():
+    theirs = numpyro.distributions.Normal(0.0, 2.0).expand((5, 2)).to_event(1)
+    both = jax.jit(
+        lambda: [vaejax.precision_weighted(Normal(np.ones((5, 2)), 1.0), p) for p in (theirs, Normal(0.0, 2.0))]
+    )
+    chex.assert_trees_all_close(*both())
+    with pytest.raises(TypeError, match="p must be a Normal; got Laplace"):
+        vaejax.precision_weighted(Normal(0.0, 1.0), vaejax.Laplace(0.0, 1.0))
+
+
 def test_hyperparameters_may_be_traced_and_gradients_are_finite():
     chain = Chain()
 

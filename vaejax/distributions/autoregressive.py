@@ -164,16 +164,20 @@ def inverse_autoregressive_flow(
     return _with_reversals([init(each) for each in jax.random.split(key, num_layers)])
 
 
-def masked_autoregressive_flow(key: Array, size: int, *, num_layers: int = 2, hidden_size: int = 64) -> Chain:
+def masked_autoregressive_flow(
+    key: Array, size: int, *, num_layers: int = 2, hidden_size: int = 64, context_size: int = 0
+) -> Chain:
     """`Inverse(Autoregressive)` layers with reversed order in between; it starts as the identity. For priors.
 
-    The density of a given point is fast, drawing slow.
+    The density of a given point is fast, drawing slow. With a context size, a condition say, it is attached by
+    `with_context(flow, context)`.
 
     Args:
       key: one typed PRNG key.
       size: D, the number of axes; with 1 each layer is affine.
       num_layers: how many autoregressive layers.
       hidden_size: width of each net's hidden layer.
+      context_size: C, the length of the context, or 0 for none.
 
     Source: Papamakarios, Pavlakou and Murray 2017, Masked Autoregressive Flow for Density Estimation.
 
@@ -183,7 +187,8 @@ def masked_autoregressive_flow(key: Array, size: int, *, num_layers: int = 2, hi
     """
     check_key(key, "masked_autoregressive_flow: key")
     check_count("masked_autoregressive_flow: num_layers", num_layers)
-    init = lambda each: Inverse(Autoregressive.init(each, size, hidden_sizes=(hidden_size,)))
+    layer = lambda each: Autoregressive.init(each, size, hidden_sizes=(hidden_size,), context_size=context_size)
+    init = lambda each: Inverse(layer(each))
     return _with_reversals([init(each) for each in jax.random.split(key, num_layers)])
 
 

@@ -17,7 +17,7 @@ from vaejax.distributions.delta import Delta
 from vaejax.distributions.interop import as_native
 from vaejax.distributions.laplace import Laplace
 from vaejax.distributions.multivariate_normal import MultivariateNormal, solve_factor
-from vaejax.distributions.normal import Normal, standard_normal
+from vaejax.distributions.normal import Normal, matched, standard_normal
 from vaejax.types import Array, Distribution
 
 
@@ -44,7 +44,8 @@ def kl_divergence(q: Distribution, p: Distribution) -> Array:
     """
     if callable(getattr(q, "kl_divergence", None)):
         return q.kl_divergence(p)  # type: ignore[attr-defined]
-    q, p = as_native(q), as_native(p)
+    q = as_native(q)
+    p = matched(as_native(p), q)
     ndims_q, ndims_p = (getattr(d, "event_ndims", None) for d in (q, p))
     if None not in (ndims_q, ndims_p) and ndims_q != ndims_p:
         raise ValueError(f"kl_divergence: q and p must have the same number of event axes; got {ndims_q} and {ndims_p}")

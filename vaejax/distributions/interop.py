@@ -9,7 +9,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from vaejax.checks import is_concrete
 from vaejax.distributions.bernoulli import Bernoulli
 from vaejax.distributions.categorical import Categorical
 from vaejax.distributions.delta import Delta
@@ -25,9 +27,14 @@ _COUNTERPARTS: dict[str, Callable[[Any, int], Distribution]] = {
     "BernoulliProbs": lambda d, event_ndims: Bernoulli(d.logits, event_ndims),
     "CategoricalLogits": lambda d, event_ndims: Categorical(d.logits, event_ndims),
     "CategoricalProbs": lambda d, event_ndims: Categorical(d.logits, event_ndims),
-    "Delta": lambda d, event_ndims: Delta(d.v, event_ndims + d.event_dim),
+    # Of a density that is given with the point there is no counterpart.
+    "Delta": lambda d, event_ndims: Delta(d.v, event_ndims + d.event_dim) if _is_zero(d.log_density) else d,
     "MultivariateNormal": lambda d, event_ndims: MultivariateNormal(d.loc, d.scale_tril),
 }
+
+
+def _is_zero(value: Any) -> bool:
+    return is_concrete(value) and not np.any(value)
 
 
 def as_native(distribution: Distribution) -> Distribution:

@@ -1,6 +1,7 @@
 """Normal distributions with independent axes: with given scales, and with the best one for the data."""
 
 import dataclasses
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from vaejax.distributions._base import (
     check_parameters,
     distribution,
     draw_shape,
+    event_ndims_of,
     flatten_event,
     is_finite,
     parameter_shape,
@@ -141,7 +143,7 @@ class Normal:
         return jnp.sum(-0.5 * standardized**2 - jnp.log(scale) - 0.5 * LOG_TWO_PI, axis=-1)
 
 
-# N(0, I) on vectors of any length: it takes that of the value or the posterior that it meets. Its
+# N(0, I) on latents of any shape: it takes that of the value or the posterior that it meets. Its
 # parameters are Python numbers, since an array made on import would start a JAX backend.
 # `standard_normal.expand((latent_size,))` fixes one, which sampling needs.
 standard_normal = Normal(0.0, 1.0)
@@ -149,9 +151,19 @@ standard_normal = Normal(0.0, 1.0)
 
 def sized(distribution: Distribution, event_shape: Shape) -> Distribution:
     """`distribution` over events of the given shape, where it is a Normal like `standard_normal` that takes any."""
-    if isinstance(distribution, Normal) and jnp.ndim(distribution.mean) < distribution.event_ndims:
-        return distribution.expand(event_shape)
-    return distribution
+    if not _takes_any(distribution):
+        return distribution
+    return dataclasses.replace(distribution, event_ndims=len(event_shape)).expand(event_shape)
+
+
+def matched(prior: Distribution, q: Distribution) -> Distribution:
+    """`prior` with the event axes of `q`, where it is a Normal like `standard_normal` that takes any."""
+    return dataclasses.replace(prior, event_ndims=event_ndims_of(q)) if _takes_any(prior) else prior
+
+
+def _takes_any(distribution: Any) -> TypeGuard[Normal]:
+    """Whether a distribution is a Normal of vectors that has no shape of its own."""
+    return isinstance(distribution, Normal) and distribution.event_ndims == 1 and jnp.ndim(distribution.mean) == 0
 
 
 @distribution

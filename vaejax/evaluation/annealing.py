@@ -17,6 +17,7 @@ from vaejax.checks import (
 )
 from vaejax.distributions import as_native, standard_normal
 from vaejax.distributions.interop import has_trait
+from vaejax.distributions.normal import matched
 from vaejax.evaluation.hmc import Moved, hamiltonian_step
 from vaejax.evaluation.likelihood import check_likelihood
 from vaejax.evaluation.weights import add_weights, effective_sample_size, log_mean_error, log_mean_weight, no_weights
@@ -263,7 +264,7 @@ def _begin(
     key: Array, x: Any, decode: Decode, prior: Distribution, base: Distribution | None, count: int
 ) -> tuple[_Path, Array]:
     """The path, and `count` draws `[count, *B, *Z]` at its start."""
-    start = prior if base is None else base
+    start, prior = (prior, prior) if base is None else (base, matched(prior, base))
 
     def likelihood(z: Array) -> Array:
         p = decode(z)

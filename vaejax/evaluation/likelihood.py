@@ -9,6 +9,7 @@ from vaejax.checks import check_callable, check_count, check_distribution, check
 from vaejax.distributions import standard_normal
 from vaejax.distributions._base import draw_with_density
 from vaejax.distributions.interop import has_trait
+from vaejax.distributions.normal import matched
 from vaejax.evaluation.pareto import pareto_k, tail_length
 from vaejax.evaluation.weights import (
     WeightSums,
@@ -93,6 +94,7 @@ def importance_log_likelihood(
     check_count("chunk_size", chunk_size)
     q = encode(x)
     check_density("importance_log_likelihood", q)
+    prior = matched(prior, q)
     chunk_size = min(chunk_size, num_samples)
 
     def log_weight(index: Array) -> Array:

@@ -6,10 +6,18 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax.checks import check_callable, check_count, check_distribution, check_nonnegative, check_positive
+from vaejax.checks import (
+    check_callable,
+    check_count,
+    check_distribution,
+    check_nonnegative,
+    check_positive,
+    check_scalar,
+)
 from vaejax.distributions import by_axis, sized, standard_normal
 from vaejax.distributions._base import at_least_float32, log_sum_exp
-from vaejax.objectives.draws import batch_of
+from vaejax.distributions.normal import matched
+from vaejax.objectives.draws import batch_of, check_density
 from vaejax.objectives.regularizers import check_batch
 from vaejax.types import Array, ArrayLike, Distribution, Regularizer
 
@@ -83,10 +91,12 @@ def tc_decomposition(
         ("total_correlation", total_correlation),
         ("dimension_wise", dimension_wise),
     ):
+        check_scalar(f"tc_decomposition: {name}", weight)
         check_nonnegative(f"tc_decomposition: {name}", weight)
 
     def penalty(key: Array, q: Distribution, z: Array) -> Array:
         del key
+        check_density("tc_decomposition", q)
         batch = batch_of(q, z)
         check_batch("tc_decomposition", batch)
         if batch[0] > dataset_size:
@@ -98,7 +108,7 @@ def tc_decomposition(
         return jnp.asarray(
             index_code * mutual_information
             + total_correlation * (log_joint - log_product)
-            + dimension_wise * (log_product - prior.log_prob(z))
+            + dimension_wise * (log_product - matched(prior, q).log_prob(z))
         )
 
     return penalty
@@ -134,6 +144,7 @@ def inverse_multiquadratic(scales: Sequence[float] = (0.1, 0.2, 0.5, 1.0, 2.0, 5
 
 def gaussian_kernel(bandwidth: ArrayLike = 1.0) -> Kernel:
     """`k(a, b) = exp(-|a - b|^2 / (2 bandwidth^2))`."""
+    check_scalar("gaussian_kernel: bandwidth", bandwidth)
     check_positive("gaussian_kernel: bandwidth", bandwidth)
     return lambda a, b: jnp.exp(-_squared_distances(a, b) / (2 * bandwidth**2))
 
@@ -150,7 +161,7 @@ def mmd_to(prior: Distribution = standard_normal, kernel: Kernel | None = None) 
         points `[N, D]` and `[M, D]` to `[N, M]`.
 
     Raises (when it is used):
-      ValueError: a single example.
+      ValueError: a single example, or a prior over latents of another shape.
 
     Source: Gretton et al. 2012, A Kernel Two-Sample Test, lemma 6; Tolstikhin et al. 2018; Zhao et al. 2019, InfoVAE.
     """
@@ -161,7 +172,13 @@ def mmd_to(prior: Distribution = standard_normal, kernel: Kernel | None = None) 
     def penalty(key: Array, q: Distribution, z: Array) -> Array:
         check_batch("mmd_to", batch_of(q, z))
         size = z.shape[0]
-        codes, draws = at_least_float32(z, sized(prior, z.shape[1:]).sample(key, (size,)))
+        draws = sized(prior, z.shape[1:]).sample(key, (size,))
+        if draws.shape != z.shape:
+            raise ValueError(
+                f"mmd_to: the prior must be over one latent of shape {z.shape[1:]}; its draws have shape "
+                f"{draws.shape[1:]}"
+            )
+        codes, draws = at_least_float32(z, draws)
         codes, draws = codes.reshape(size, -1), draws.reshape(size, -1)
         return _mean_pair(kernel(codes, codes)) + _mean_pair(kernel(draws, draws)) - 2 * jnp.mean(kernel(codes, draws))
 

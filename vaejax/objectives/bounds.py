@@ -7,7 +7,7 @@ the log-weights `[K, *B]` alone, which `importance_bound` hands to it. A new one
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax.checks import check_array, check_count, is_concrete
+from vaejax.checks import check_count, check_scalar, is_concrete
 from vaejax.distributions._base import log_sum_exp
 from vaejax.types import Array, ArrayLike, Bound
 
@@ -63,7 +63,7 @@ def ciwae_bound(beta: ArrayLike) -> Bound:
 
     Source: Rainforth et al. 2018, Tighter Variational Bounds are Not Necessarily Better, section 5.
     """
-    check_array("ciwae_bound: beta", beta)
+    check_scalar("ciwae_bound: beta", beta)
     if is_concrete(beta) and not np.all((np.asarray(beta) >= 0) & (np.asarray(beta) <= 1)):
         raise ValueError(f"ciwae_bound: beta must be between 0 (IWAE) and 1 (ELBO); got {beta}")
 
@@ -92,7 +92,7 @@ def renyi_bound(alpha: ArrayLike) -> Bound:
     Source: Li and Turner 2016, Renyi Divergence Variational Inference; its path gradient by the argument
     of Tucker et al. 2019.
     """
-    check_array("renyi_bound: alpha", alpha)
+    check_scalar("renyi_bound: alpha", alpha)
     if is_concrete(alpha) and not np.all(np.isfinite(alpha)):
         raise ValueError(f"renyi_bound: alpha must be finite; got {alpha}")
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from vaejax.checks import check_callable, check_count, check_distribution, check_key, is_array
 from vaejax.distributions import standard_normal
+from vaejax.distributions.normal import matched
 from vaejax.objectives.autoencode import check_data, check_terms
 from vaejax.objectives.bounds import iwae_bound
 from vaejax.objectives.draws import check_density, draw
@@ -78,6 +79,7 @@ def importance_bound(
 
     q = encode(x)
     check_density("importance_bound", q)
+    prior = matched(prior, q)
     z, log_q = draw(sample_key, q, (num_samples,))
     density, path = q, z
     if path_gradient:

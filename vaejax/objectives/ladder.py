@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from vaejax.checks import check_callable, check_count, check_distribution, check_key, check_nonnegative
-from vaejax.distributions import Normal, sized
+from vaejax.distributions import Normal, as_native, sized
 from vaejax.distributions._base import at_least_float32
 from vaejax.objectives import regularizers
 from vaejax.objectives.autoencode import check_data, check_terms
@@ -157,12 +157,19 @@ def ladder_sample(
 
 
 def precision_weighted(q: Normal, p: Normal) -> Normal:
-    """The product of two Normals: what the bottom-up pass says of a layer, combined with its prior.
+    """The product of two Normals, ours or numpyro's: what the bottom-up pass says of a layer, with its prior.
 
     `1/s^2 = 1/s_q^2 + 1/s_p^2`, `m = s^2 (m_q / s_q^2 + m_p / s_p^2)`
 
+    Raises:
+      TypeError: distributions that are not Normal.
+
     Source: Sonderby et al. 2016, Ladder Variational Autoencoders, equations 17 to 19.
     """
+    for name, each in (("q", q), ("p", p)):
+        if not isinstance(as_native(each), Normal):
+            raise TypeError(f"precision_weighted: {name} must be a Normal; got {type(each).__name__}")
+    q, p = as_native(q), as_native(p)  # type: ignore[assignment]
     loc_q, scale_q, loc_p, scale_p = at_least_float32(q.loc, q.scale, p.loc, p.scale)
     precision_q, precision_p = scale_q**-2, scale_p**-2
     variance = 1 / (precision_q + precision_p)

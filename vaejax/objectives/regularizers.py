@@ -9,9 +9,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from vaejax.checks import check_array, check_callable, check_count, check_nonnegative
+from vaejax.checks import check_callable, check_count, check_nonnegative, check_scalar
 from vaejax.distributions import Categorical, by_axis, kl_divergence, kl_per_axis, standard_normal
 from vaejax.distributions._base import at_least_float32
+from vaejax.distributions.normal import matched
 from vaejax.objectives.draws import batch_of, check_density
 from vaejax.types import Array, ArrayLike, Decode, Distribution, Regularizer, Shape
 
@@ -49,7 +50,7 @@ def monte_carlo_kl(prior: Distribution = standard_normal) -> Regularizer:
     def estimate(key: Array, q: Distribution, z: Array) -> Array:
         del key
         check_density("monte_carlo_kl", q)
-        return q.log_prob(z) - prior.log_prob(z)
+        return q.log_prob(z) - matched(prior, q).log_prob(z)
 
     return estimate
 
@@ -94,8 +95,8 @@ def add(*regularizers: Regularizer) -> Regularizer:
 
 
 def scale(weight: ArrayLike, regularizer: Regularizer) -> Regularizer:
-    """A penalty times a weight, which may be negative or traced."""
-    check_array("scale: weight", weight)
+    """A penalty times a weight, one number, which may be negative or traced."""
+    check_scalar("scale: weight", weight)
     check_callable("scale: regularizer", regularizer)
     return lambda key, q, z: jnp.asarray(weight * regularizer(key, q, z))
 
@@ -116,6 +117,7 @@ def free_bits(
 
     Source: Kingma et al. 2016, Improved Variational Inference with Inverse Autoregressive Flow, appendix C.8.
     """
+    check_scalar("free_bits: threshold", threshold)
     check_nonnegative("free_bits: threshold", threshold)
     divergence = kl_per_axis if axiswise else kl_divergence
 
@@ -147,8 +149,9 @@ def capacity(
     Source: Burgess et al. 2018, Understanding Disentangling in beta-VAE, equation 8.
     """
     check_callable("capacity: regularizer", regularizer)
-    check_nonnegative("capacity: target", target)
-    check_nonnegative("capacity: weight", weight)
+    for name, value in (("capacity: target", target), ("capacity: weight", weight)):
+        check_scalar(name, value)
+        check_nonnegative(name, value)
 
     def penalty(key: Array, q: Distribution, z: Array) -> Array:
         each = jnp.asarray(regularizer(key, q, z))
@@ -222,8 +225,9 @@ def check_batch(name: str, batch: Shape, minimum: int = 2, instead: str = "") ->
 def _dip(
     name: str, off_diagonal: ArrayLike, diagonal: ArrayLike, own_variance: Callable[[Distribution], Array]
 ) -> Regularizer:
-    check_nonnegative(f"{name}: off_diagonal", off_diagonal)
-    check_nonnegative(f"{name}: diagonal", diagonal)
+    for weight, value in (("off_diagonal", off_diagonal), ("diagonal", diagonal)):
+        check_scalar(f"{name}: {weight}", value)
+        check_nonnegative(f"{name}: {weight}", value)
 
     def penalty(key: Array, q: Distribution, z: Array) -> Array:
         del key

@@ -12,6 +12,7 @@ from vaejax.distributions import (
     standard_normal,
     vamp_prior,
 )
+from vaejax.distributions.normal import matched
 from vaejax.objectives.autoencode import autoencode
 from vaejax.objectives.elbo import elbo
 from vaejax.objectives.regularizers import categorical_kl, monte_carlo_kl
@@ -61,8 +62,11 @@ def hamiltonian_vae(
     """
 
     def objective(key: Array, x: Any, encode: Encode, decode: Decode, **options: Any) -> Any:
-        log_joint = lambda z: decode(z).log_prob(x) + prior.log_prob(z)
-        moved = lambda x: HamiltonianPosterior(encode(x), log_joint, step_size, num_steps, inverse_temperature)
+        def moved(x: Any) -> Distribution:
+            q = encode(x)
+            log_joint = lambda z: decode(z).log_prob(x) + matched(prior, q).log_prob(z)
+            return HamiltonianPosterior(q, log_joint, step_size, num_steps, inverse_temperature)
+
         terms = elbo(key, x, moved, decode, prior, kl=monte_carlo_kl, **options)
         # The moved posterior holds the decoder as it is traced here, and could not be used outside.
         return terms._replace(posterior=terms.posterior.base)  # type: ignore[attr-defined]
