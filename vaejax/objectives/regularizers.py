@@ -158,7 +158,8 @@ def capacity(
         if batchwise:
             check_batch("capacity", batch_of(q, z), minimum=1, instead=" or set batchwise=False")
             each = jnp.mean(each)
-        return jnp.asarray(weight * jnp.abs(each - target))
+        # At the target the derivative is 0; that of abs, as JAX has it, is 1.
+        return jnp.asarray(weight * (each - target) * jnp.sign(each - target))
 
     return penalty
 
