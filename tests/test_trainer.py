@@ -364,5 +364,5 @@ def test_data_are_looked_at_in_parts(monkeypatch):
     images = built.dataset.train.examples.copy()
     images[-1] = 7
     bad = built._replace(dataset=built.dataset._replace(train=built.dataset.train._replace(examples=images)))
-    with pytest.raises(ValueError, match=r"data set tiny .*Bernoulli; got values"):
+    with pytest.raises(ValueError, match=r"data set tiny .*Bernoulli; got 7"):
         program.check_fit(bad, settings)

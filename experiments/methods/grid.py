@@ -248,11 +248,11 @@ def gumbel(variables: int = 10, categories: int = 4) -> Method:
     logits = lambda params, x: flat.encode(params, x).mean.reshape(*x.shape[:-3], variables, categories)
     model = nets.Model(
         flat.init,
-        lambda params, x: vaejax.RelaxedCategorical(logits(params, x), 0.5),
-        lambda params, z: flat.decode(params, z.reshape(*z.shape[:-2], variables * categories)),
+        lambda params, x: vaejax.RelaxedCategorical(logits(params, x), 0.5, log_space=True),
+        lambda params, z: flat.decode(params, jnp.exp(z).reshape(*z.shape[:-2], variables * categories)),
     )
     # Generated as it was trained: from relaxed one-hot vectors of the uniform prior.
-    prior = lambda params: vaejax.RelaxedCategorical(jnp.zeros((variables, categories)), 0.5)
-    expression = "A(lambda x: RelaxedCategorical(logits, 0.5), px_relaxed, categorical_kl(Categorical(uniform)))"
+    prior = lambda params: vaejax.RelaxedCategorical(jnp.zeros((variables, categories)), 0.5, log_space=True)
+    expression = "A(lambda x: RelaxedCategorical(logits, 0.5, log_space=True), px_relaxed, categorical_kl(Categorical(uniform)))"
     objective = lambda _: recipes.gumbel_vae(variables, categories)
     return simple(expression, "Jang 2017, Maddison 2017", objective, model=model, prior=prior)
