@@ -27,14 +27,15 @@ _COUNTERPARTS: dict[str, Callable[[Any, int], Distribution]] = {
     "BernoulliProbs": lambda d, event_ndims: Bernoulli(d.logits, event_ndims),
     "CategoricalLogits": lambda d, event_ndims: Categorical(d.logits, event_ndims),
     "CategoricalProbs": lambda d, event_ndims: Categorical(d.logits, event_ndims),
-    # Of a density that is given with the point there is no counterpart.
-    "Delta": lambda d, event_ndims: Delta(d.v, event_ndims + d.event_dim) if _is_zero(d.log_density) else d,
+    # A point with a density of its own has no counterpart.
+    "Delta": lambda d, event_ndims: d if _is_known(d.log_density) else Delta(d.v, event_ndims + d.event_dim),
     "MultivariateNormal": lambda d, event_ndims: MultivariateNormal(d.loc, d.scale_tril),
 }
 
 
-def _is_zero(value: Any) -> bool:
-    return is_concrete(value) and not np.any(value)
+def _is_known(log_density: Any) -> bool:
+    """Whether the log-density is known to be another than 0, that of a bare point."""
+    return is_concrete(log_density) and bool(np.any(log_density))
 
 
 def as_native(distribution: Distribution) -> Distribution:
