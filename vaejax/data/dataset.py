@@ -47,6 +47,7 @@ class Dataset(NamedTuple):
     label_names: tuple[str, ...] = ()
     factor_names: tuple[str, ...] = ()
     origin: str = ""  # where it was read from, for a person
+    missing: bool = False  # whether NaN marks numbers that are missing
 
     @property
     def shape(self) -> Shape:
