@@ -95,6 +95,7 @@ def load(settings: Settings) -> data.Dataset:
 
 def likelihood_of(dataset: data.Dataset, levels: bool, num_training: int) -> nets.Head:
     """The likelihood that fits the meaning of the numbers, and leaves out what is missing."""
+    examples = dataset.train.examples
     match dataset.meaning:
         case data.Meaning.BINARY:
             head = nets.heads.bernoulli()
@@ -103,9 +104,11 @@ def likelihood_of(dataset: data.Dataset, levels: bool, num_training: int) -> net
         case data.Meaning.INTENSITY:
             head = nets.heads.continuous_bernoulli()
         case data.Meaning.COUNTS:
-            head = nets.likelihoods.negative_binomial()
+            # What never occurs is rarer than once.
+            means = np.maximum(data.standardize(examples, num_training).mean, 1 / num_training)
+            head = nets.likelihoods.negative_binomial(initial_mean=means)
         case data.Meaning.REAL:
-            fitted = data.standardize(dataset.train.examples, num_training)
+            fitted = data.standardize(examples, num_training)
             head = nets.heads.standardized(nets.heads.learned_normal(), fitted.mean, fitted.scale)
     return nets.heads.with_missing(head) if dataset.missing else head
 

@@ -227,7 +227,7 @@ def example_figures(experiment: Experiment, white: float) -> Callable[[Params, A
     """`(params, key, x)` to the figures of one example, by name.
 
     To the parts of what is reported comes `squared_error`: from x to the mean of p(x|z) at the posterior
-    mean, summed over the image, with white as 1.
+    mean, summed over what is not missing of the image, with white as 1.
     """
 
     def figures(params: Params, key: Array, x: Array) -> dict[str, Array]:
@@ -236,6 +236,8 @@ def example_figures(experiment: Experiment, white: float) -> Callable[[Params, A
         each = per_example((experiment.report or experiment.objective)(params, report_key, x[None]))
         z = posterior_mean(mean_key, experiment.model.encode(params, x))
         error = (x - experiment.model.decode(params, z).mean) / white  # type: ignore[attr-defined]
+        if experiment.dataset.missing:
+            error = jnp.where(jnp.isnan(x), 0.0, error)
         return {name: values[0] for name, values in each.items()} | {"squared_error": jnp.sum(error**2)}
 
     return figures

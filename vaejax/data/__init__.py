@@ -13,7 +13,7 @@ from vaejax.data.lazy import Lazy, read_all
 from vaejax.data.load import load, names
 from vaejax.data.once import once
 from vaejax.data.sprites import make_sprites, render_sprites
-from vaejax.data.standardize import Standardizer, standardize
+from vaejax.data.standardizer import Standardizer, standardize
 from vaejax.data.tfds import load_tfds
 from vaejax.data.transforms import (
     binarize,

@@ -63,16 +63,16 @@ def standardize(examples: Examples, num_examples: int | None = None) -> Standard
     size = max(1, NUMBERS_AT_ONCE // max(1, int(np.prod(examples.shape[1:]))))
     parts = (_moments(np.asarray(examples[start : min(start + size, total)])) for start in range(0, total, size))
     found = reduce(_merge, parts)
-    deviation = np.sqrt(found.squares / np.maximum(found.count, 1)).astype(np.float32)
+    deviation = np.sqrt(found.squares / np.maximum(found.number, 1)).astype(np.float32)
     # By its range: rounding leaves a constant a variance.
-    scale = np.where((found.high > found.low) & (deviation > 0), deviation, np.float32(1))
+    scale = np.where((found.high > found.low) & (deviation > np.finfo(np.float32).tiny), deviation, np.float32(1))
     return Standardizer(found.mean.astype(np.float32), scale)
 
 
 class _Moments(NamedTuple):
     """What is known of the numbers that are there, of each element `[*E]` in double precision."""
 
-    count: np.ndarray
+    number: np.ndarray
     mean: np.ndarray
     squares: np.ndarray  # of the differences from the mean, in all
     low: np.ndarray
@@ -91,7 +91,7 @@ def _moments(part: np.ndarray) -> _Moments:
 
 def _merge(a: _Moments, b: _Moments) -> _Moments:
     """Those of two parts together (Chan, Golub and LeVeque 1983): about the means, so that no digits cancel."""
-    count = a.count + b.count
-    share, apart = b.count / np.maximum(count, 1), b.mean - a.mean
-    squares = a.squares + b.squares + apart**2 * a.count * share
+    count = a.number + b.number
+    share, apart = b.number / np.maximum(count, 1), b.mean - a.mean
+    squares = a.squares + b.squares + apart**2 * a.number * share
     return _Moments(count, a.mean + apart * share, squares, np.minimum(a.low, b.low), np.maximum(a.high, b.high))
