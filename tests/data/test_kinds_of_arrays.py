@@ -138,6 +138,7 @@ def test_each_is_loaded_as_what_it_is(array, options, shape, meaning, most, miss
         (normal(4, 3), {"axes": ["N", "D"]}, TypeError, "axes must.*list"),
         (Lazy(None, (3, 4, 4), np.dtype(np.uint8), ""), {"axes": "HNW"}, ValueError, "axes must begin with N.*got N at 1"),
     ],
+    ids=["sparse", "elsewhere", "nothing known", "count", "twice", "no N", "digit", "list", "lazy"],
 )  # fmt: skip
 def test_each_is_refused_in_a_line(array, options, error, message):
     with pytest.raises(error, match=message) as raised:
