@@ -99,6 +99,7 @@ KINDS = {
     "films": (grey(40, 20, 16, 16), {}, (20, 16, 16), INTENSITY, 255, False, 'axes="NTHW"'),
     "series": (normal(40, 20, 6), {}, (20, 6, 1), REAL, None, False, 'axes="NTC"'),
     "series, said": (normal(40, 20, 6), {"axes": "NTC"}, (20, 6), REAL, None, False, None),
+    "features of series": (normal(40, 20, 6), {"axes": "NTF"}, (20, 6), REAL, None, False, None),
     "volumes": (grey(5, 28, 28, 28), {}, (28, 28, 28), INTENSITY, 255, False, 'axes="NDHW"'),
     "volumes, said": (grey(5, 9, 9, 9, 1), {"axes": "NDHWC"}, (9, 9, 9, 1), INTENSITY, 255, False, None),
     "many channels": (normal(40, 16, 16, 13), {}, (16, 16, 13), REAL, None, False, 'axes="NHWC"'),
