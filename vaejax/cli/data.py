@@ -23,7 +23,9 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--folder", help="where the files are; by default the environment variable VAEJAX_DATA")
     parser.add_argument("--size", type=integer(1), help="resize images to a square of so many pixels")
     parser.add_argument("--crop", type=integer(1), help="before that, cut out a centred square of so many pixels")
-    parser.add_argument("--meaning", choices=[*data.Meaning], help="of files of arrays: what their numbers say")
+    parser.add_argument(
+        "--meaning", choices=[each.value for each in data.Meaning], help="of files of arrays: what their numbers say"
+    )
     parser.add_argument("--max-value", type=float, help="of files of arrays: the intensity of white")
     parser.add_argument("--axes", help="of .npz and .npy files: a letter for each axis (N, H, W, C, ...), such as NCHW")
     parser.add_argument("--output", type=Path, help="of the contact sheet; runs/data/NAME.png by default")

@@ -87,7 +87,7 @@ def warn_of_layout(name: str, shape: Shape) -> None:
     if likely is None:
         return
     axes, what = likely
-    taken, usual = ("grey images", "NHW") if len(shape) == 3 else (f"images of {shape[3]} channels", "NHWC")
+    taken, usual = ("grey images", "NHW") if len(shape) == 3 else (f"images with {shape[3]} channels", "NHWC")
     warnings.warn(
         f"{name}: an array of shape {shape} is taken for {shape[0]:,} {taken} of {shape[1]} x {shape[2]}; if it holds "
         f'{what}, say axes="{axes}" (--axes {axes}) or reorder it with np.moveaxis; if not, say axes="{usual}"',

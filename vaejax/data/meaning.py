@@ -150,4 +150,7 @@ def _default_limit(values: Values, dtype: np.dtype[Any], meaning: Meaning) -> fl
         return 1
     if dtype == np.uint8:
         return 255
-    raise ValueError(f"max_value must say the intensity of white; got None, and {dtype} values up to {values.high}")
+    raise ValueError(
+        f"max_value must say the intensity of white; got None, and {dtype} values up to {values.high} (say "
+        f"max_value={values.high:g}, --max-value {values.high:g}, if that is white)"
+    )
