@@ -35,6 +35,7 @@ def load(
     splits: Mapping[str, str] | None = None,
     meaning: Meaning | None = None,
     max_value: float | None = None,
+    axes: str | None = None,
 ) -> Dataset:
     """A data set by its name, or by the path of its files.
 
@@ -57,6 +58,7 @@ def load(
       splits: of tensorflow-datasets: `train`, `validation` and `test` in its slices, such as `train[:50000]`.
       meaning: what the numbers of an `.npz`, `.npy` or IDX file say, where that is not to be found out from them.
       max_value: of these, the intensity of white.
+      axes: of the arrays of an `.npz` or `.npy` file, a letter for each axis, as in `from_arrays`.
 
     Raises:
       FileNotFoundError: files that are not there; the message says where they were looked for.
@@ -69,7 +71,7 @@ def load(
     text = os.fspath(name)
     if folder is not None and not _expanded(folder).is_dir():
         raise FileNotFoundError(f"there is no folder {folder} to look for {text} in")
-    given = {"size": size, "crop": crop, "splits": splits, "meaning": meaning, "max_value": max_value}
+    given = {"size": size, "crop": crop, "splits": splits, "meaning": meaning, "max_value": max_value, "axes": axes}
     if isinstance(name, os.PathLike) or _is_path(text):
         return _kept(_read_path(_expanded(text), text, given))
     if text in MADE or text in PUBLISHED:
@@ -80,7 +82,7 @@ def load(
         if text and Path(text).is_dir():
             return _kept(_read_path(Path(text), text, given))
         raise _unknown(text, folder)
-    _refuse(text, {option: given[option] for option in ("meaning", "max_value")})
+    _refuse(text, {option: given[option] for option in ("meaning", "max_value", "axes")})
     return tfds.load_tfds(text.removeprefix(TFDS), folder, splits=splits, size=size, crop=crop)
 
 
@@ -160,7 +162,7 @@ def _read_path(path: Path, name: str, given: Mapping[str, Any]) -> Dataset:
     if suffix not in READERS:
         raise ValueError(f"{path} must be an .npz or .npy file, or a folder; got a file that ends in {path.suffix!r}")
     _refuse(name, {option: given[option] for option in ("size", "crop", "splits")})
-    return READERS[suffix](path, **numbers)
+    return READERS[suffix](path, axes=given["axes"], **numbers)
 
 
 def _is_known(name: str, folder: Folder) -> bool:
@@ -187,6 +189,7 @@ FOR = {
     "splits": "tensorflow-datasets",
     "meaning": "files of arrays",
     "max_value": "files of arrays",
+    "axes": ".npz and .npy files",
 }
 
 
