@@ -130,8 +130,9 @@ def check_support(name: str, value: Any, inside: Callable[[Array], Array], expec
     with jax.ensure_compile_time_eval():
         fits = inside(value)
         if not fits.all():
-            first = np.asarray(value)[~np.asarray(fits)].flat[0]
-            found = "NaN" if np.isnan(first) else f"{first} among values from {value.min()} to {value.max()}"
+            wrong = np.asarray(value)[~np.asarray(fits)]
+            spread = f"among values from {np.nanmin(value)} to {np.nanmax(value)}"
+            found = "NaN" if np.isnan(wrong).any() else f"{wrong.flat[0]} {spread}"
             raise ValueError(f"{name} must be {expected}; got {found}")
 
 
