@@ -131,9 +131,12 @@ def check_support(name: str, value: Any, inside: Callable[[Array], Array], expec
         fits = inside(value)
         if not fits.all():
             wrong = np.asarray(value)[~np.asarray(fits)]
-            spread = f"among values from {np.nanmin(value)} to {np.nanmax(value)}"
-            found = "NaN" if np.isnan(wrong).any() else f"{wrong.flat[0]} {spread}"
+            found = "NaN" if np.isnan(wrong).any() else f"{wrong.flat[0]} among {_range(value)}"
             raise ValueError(f"{name} must be {expected}; got {found}")
+
+
+def _range(value: Any) -> str:
+    return f"values from {np.nanmin(value)} to {np.nanmax(value)}"
 
 
 def _on_host(value: Any) -> Any:
