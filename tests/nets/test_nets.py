@@ -334,7 +334,8 @@ def test_variables_that_do_not_change_are_constants():
         return params["cell"], recurrent.apply(params, x), scaled
 
     cell, found, scaled = jax.device_get(figures(x))
-    (kernel, bias), recurrent_kernel, state = cell["dense_i"].values(), cell["dense_h"]["kernel"], np.zeros((2, 4))
+    kernel, bias, recurrent_kernel = cell["dense_i"]["kernel"], cell["dense_i"]["bias"], cell["dense_h"]["kernel"]
+    state = np.zeros((2, 4))
     for step in range(5):
         state = np.tanh(x[:, step] @ kernel + bias + state @ recurrent_kernel)
         np.testing.assert_allclose(found[:, step], state, atol=1e-5)
