@@ -69,6 +69,17 @@ def test_single_precision_is_as_near_as_the_nearest():
     np.testing.assert_allclose(found, np.min(distances, axis=-1), atol=1e-5)
 
 
+def test_codes_far_from_the_origin_and_from_each_other():
+    """Codes around 10, around 100, and around 0 with one at 1000: distances are as exact as their differences."""
+    (noise,) = draws(2, (3, 80, 64))
+    codes = np.float32([[[10.0]], [[100.0]], [[0.0]]]) + np.float32([[[0.03]], [[0.1]], [[0.03]]]) * noise
+    codes[2, 0] += 1000.0
+    codebooks, z = codes[:, :64], codes[:, 64:]
+    indices = jax.jit(jax.vmap(lambda codebook, z: vector_quantize(codebook, z).indices))(codebooks, z)
+    distances = np.sum((z.astype(float)[:, :, None] - codebooks.astype(float)[:, None]) ** 2, axis=-1)
+    np.testing.assert_array_equal(indices, np.argmin(distances, axis=-1))
+
+
 def test_half_precision_is_quantized_in_single():
     codebook, z = draws(1, (300, 2), (64, 2))
 
