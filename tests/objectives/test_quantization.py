@@ -604,6 +604,15 @@ def test_indices_of_any_shape():
     chex.assert_trees_all_equal(back, indices.astype(np.int32))
 
 
+def test_counts_that_the_dtype_of_the_indices_does_not_hold():
+    """As many vectors as int32 tells apart, and more codes than uint8 does."""
+    last = finite_scalar_codes(np.array([2**31 - 1, 0], np.int32), (2,) * 31)
+    np.testing.assert_array_equal(last, np.float32([[1.0], [-1.0]]) * np.ones(31))
+    assert codebook_usage(np.array([0, 255], np.uint8), 512).used_fraction == 2 / 512
+    with pytest.raises(ValueError, match=r"levels .*\(2, 2,"):
+        finite_scalar_codes(np.array([0]), (2,) * 32)
+
+
 def test_the_gradient_is_that_of_the_bounded_value():
     (z,) = draws(14, (50, 2))
     z[0] = [300.0, -300.0]
