@@ -604,6 +604,15 @@ def test_indices_of_any_shape():
     chex.assert_trees_all_equal(back, indices.astype(np.int32))
 
 
+def test_a_codebook_in_half_precision_becomes_one_in_single():
+    """In bfloat16 a count of 1000 stops at 256, and a decay of 0.999 is 1."""
+    ones = lambda *shape: np.ones(shape, jnp.bfloat16)
+    update = jax.jit(lambda state: update_codebook(state, ones(1000, 1), np.zeros(1000, np.int32), decay=0.999))
+    state = update(CodebookState(0 * ones(1, 1), ones(1), 0 * ones(1, 1)))
+    assert {leaf.dtype for leaf in state} == {np.dtype(np.float32)}
+    np.testing.assert_allclose((state.counts[0], state.sums[0, 0]), (0.999 + 1.0, 1.0), rtol=1e-4)
+
+
 def test_counts_that_the_dtype_of_the_indices_does_not_hold():
     """As many vectors as int32 tells apart, and more codes than uint8 does."""
     last = finite_scalar_codes(np.array([2**31 - 1, 0], np.int32), (2,) * 31)
