@@ -86,7 +86,7 @@ def test_numpyros_likelihoods_draw_anew_for_each_latent():
     predict = lambda make: posterior_predictive(jax.random.key(0), x, lambda x: vaejax.Delta(x), make, num_samples=4)
     drawn = predict(lambda z: numpyro.Normal(z, 1.0).to_event(1))
     assert np.unique(drawn.likelihood.sample(jax.random.key(1))).size == 4 * x.size
-    with pytest.raises(TypeError, match="^posterior_predictive: decode .*StudentT"):
+    with pytest.raises(TypeError, match=r"^posterior_predictive: decode .*StudentT"):
         predict(lambda z: numpyro.StudentT(5.0, z, 1.0))
 
 

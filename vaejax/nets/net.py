@@ -92,8 +92,9 @@ def _split(make: MakeModule, key: Array | None = None) -> tuple[nnx.GraphDef[Any
     for _, layer in nnx.iter_modules(module):
         if isinstance(layer, LAYERS) and layer.promote_dtype is dtypes.promote_dtype:
             layer.promote_dtype = _promote
-    description, params, state = nnx.split(module, nnx.Param, ...)
-    return description, nnx.to_pure_dict(params), nnx.to_pure_dict(state)
+    description, state = nnx.split(module)
+    params, others = nnx.split_state(state, nnx.Param, ...)
+    return description, nnx.to_pure_dict(params), nnx.to_pure_dict(others)
 
 
 def _streams(key: Array) -> nnx.Rngs:

@@ -235,6 +235,6 @@ def _indices(name: str, indices: Any, num_codes: int) -> Array:
     if indices.size == 0:
         raise ValueError(f"{name} must not be empty; got shape {indices.shape}")
     # In NumPy, whose comparisons take any integer: 256 is none that uint8 holds.
-    inside = lambda value: (np.asarray(value) >= 0) & (np.asarray(value) < num_codes)
+    inside = lambda value: jnp.asarray((np.asarray(value) >= 0) & (np.asarray(value) < num_codes))
     check_support(name, indices, inside, f"from 0 to {num_codes - 1}")
     return indices.reshape(-1)
