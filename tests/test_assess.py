@@ -319,6 +319,21 @@ def test_codes_and_labels_are_of_the_same_examples(monkeypatch):
     assert seen == [[1]]
 
 
+def test_examples_without_a_label_are_not_scored():
+    """Codes that tell two labels apart, but lie anywhere where there is none."""
+    labels = np.resize([0, 1, -1], 90)
+    examples = np.zeros((90, X), np.float32)
+    examples[:, 0] = np.where(labels < 0, np.linspace(-9, 9, 90), 4.0 * labels - 2)
+    encode = lambda x: vaejax.Normal(x[..., :2], 0.1)
+    decode = lambda z: vaejax.Normal(jnp.concatenate([z, jnp.zeros((*z.shape[:-1], X - 2))], -1), 1.0)
+    built = experiment_of(encode, decode, examples, labels=labels)
+    found = representation.labels(subject_of(built, examples[:, :2]), silent)
+    assert found.figures["linear_probe"].value == found.figures["cluster_accuracy"].value == 100
+    assert "60 training codes" in found.remarks[0]
+    nothing = experiment_of(encode, decode, examples, labels=np.full(90, -1))
+    assert representation.labels(subject_of(nothing, examples[:, :2]), silent) is None
+
+
 def test_what_a_model_lacks_is_said(exact):
     oracle, x = exact
     point = experiment_of(lambda x: vaejax.Delta(oracle.posterior(x).mean), oracle.decode, x, prior=False)

@@ -14,7 +14,7 @@ def test_a_known_set_is_described_and_drawn(tmp_path, capsys):
     assert cli.main(["data", "digits", "--output", str(sheet)]) == 0
     out = capsys.readouterr().out
     for line in (
-        "digits: 8 x 8 x 1 uint8, intensities, white is 16",
+        "digits: 1,437 images of 8 x 8 x 1 .*uint8, intensities, white is 16",
         r"  train +1,437 examples, 0.1 MiB in memory or mapped; all from 0 to 16, mean 4.\d+",
         r"  test +360 examples",
         r"  labels +10 \(0, 1, 2, 3, 4, 5, 6, 7, 8, 9\), \d+ to \d+ training examples each",
@@ -117,9 +117,9 @@ def test_a_lazy_set_is_not_read_whole(monkeypatch):
 def test_numbers_that_are_no_images():
     counts = data.from_arrays(np.arange(40, dtype=np.int32).reshape(20, 2))
     assert contact_sheet(counts) is None
-    assert describe(counts).startswith("arrays: 2 int32, counts up to 39\n")
+    assert re.match(r"arrays: 18 vectors of 2 numbers .*int32, counts up to 39\n", describe(counts))
     real = data.from_arrays(-np.arange(40, dtype=np.float32).reshape(20, 2))
-    assert "2 float32, real numbers up to 39 in magnitude" in describe(real)
+    assert "float32, real numbers up to 39 in magnitude" in describe(real)
 
 
 def test_factors_without_names_and_without_a_middle(tmp_path):
@@ -162,3 +162,29 @@ def test_a_folder_may_be_called_as_a_command_is(tmp_path, monkeypatch, capsys):
 def test_bad_options_are_named_before_anything_is_read(words, message, capsys):
     assert cli.main(["data", "digits", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_examples_without_a_label_are_shown_as_such():
+    images = np.zeros((20, 4, 4, 1), np.uint8)
+    split = data.Split(images, np.where(np.arange(20) < 12, -1, np.arange(20) % 2))
+    dataset = data.from_arrays(split, data.Split(images, np.full(20, -1)), label_names=("even", "odd"))
+    assert sorted(rows(contact_sheet(dataset))) == ["even", "no label", "odd"]
+    assert re.search(r"labels +2 \(even, odd\), 4 to 4 .*; 12 training examples have none", describe(dataset))
+    assert re.search(r"labels +0 \(even, odd\); 20 ", describe(dataset._replace(train=dataset.test)))
+
+
+def test_what_is_missing_is_black_and_its_share_is_said():
+    images = np.full((8, 4, 4, 1), 0.5, np.float32)
+    images[:, :, 1] = np.nan
+    dataset = data.from_arrays(images, images, meaning=data.Meaning.REAL, max_value=1)
+    assert "from 0.5 to 0.5, mean 0.5, 25 % missing" in describe(dataset)
+    np.testing.assert_allclose(cell(contact_sheet(dataset), 0, 2, 4), [[0.75, 0, 0.75, 0.75]] * 4)
+
+
+def test_axes_and_meaning_may_be_said(tmp_path, capsys):
+    np.save(tmp_path / "a.npy", np.arange(20 * 3 * 8 * 4).reshape(20, 3, 8, 4) % 256)
+    words = ["data", str(tmp_path / "a.npy"), "--output", str(tmp_path / "a.png")]
+    assert cli.main([*words, "--axes", "NCHW", "--meaning", "intensity", "--max-value", "255"]) == 0
+    assert re.search("a: 18 images of 8 x 4 x 3 .*intensities, white is 255", capsys.readouterr().out)
+    assert cli.main(["data", "digits", "--axes", "NCHW"]) == 2
+    assert "axes is not for digits" in capsys.readouterr().err

@@ -186,7 +186,7 @@ class Lives:
         """One life of the run, which ends by itself or after some seconds of training; what it had to say."""
         process = start(fault, argument, self.run, *self.settings, *more, environment=self.environment)
         if after is not None:
-            wait_for(process, "tiny on cpu")
+            wait_for(process, " on cpu;")
             time.sleep(after)
             process.kill()
         code, err = finish(process)

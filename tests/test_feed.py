@@ -98,6 +98,17 @@ def test_data_outside_the_support_are_refused_with_what_would_fit(values, meanin
         assert re.search(remedy, str(caught.value))
 
 
+@pytest.mark.parametrize(
+    "prepare", [lambda key, images: images, partial(data.binarize, max_value=1)], ids=["as stored", "drawn"]
+)
+def test_missing_numbers_are_refused_by_a_likelihood_that_has_no_mask(prepare):
+    values = np.where(GREY > 9, GREY / np.float32(255), np.nan)
+    dataset = dataset_of(values, data.Meaning.INTENSITY, 1)._replace(missing=True)
+    with pytest.raises(ValueError, match=r"the data set mine.*got NaN; .*vaejax.Masked\(p\).*image_vae") as caught:
+        program.check_fit(tiny.build(tiny.Settings())._replace(dataset=dataset, prepare=prepare), tiny.Settings())
+    assert "\n" not in str(caught.value)
+
+
 STORED, UNIT = (lambda key, images: images), (lambda key, images: data.to_unit(images, 255))
 OTHER_REMEDY = pytest.mark.slow("another remedy")
 

@@ -80,6 +80,16 @@ def test_the_decoder_never_sees_the_sample_axis():
     chex.assert_shape(log_prob, (5, 4))
 
 
+def test_numpyros_likelihoods_draw_anew_for_each_latent():
+    """Normals have a counterpart that maps; what has none would share one draw's noise among all latents."""
+    x = np.ones((3, 2), np.float32)
+    predict = lambda make: posterior_predictive(jax.random.key(0), x, lambda x: vaejax.Delta(x), make, num_samples=4)
+    drawn = predict(lambda z: numpyro.Normal(z, 1.0).to_event(1))
+    assert np.unique(drawn.likelihood.sample(jax.random.key(1))).size == 4 * x.size
+    with pytest.raises(TypeError, match=r"^posterior_predictive: decode .*StudentT"):
+        predict(lambda z: numpyro.StudentT(5.0, z, 1.0))
+
+
 def test_bad_arguments_are_named():
     prior, decode = vaejax.standard_normal.expand((2,)), lambda z: Normal(z, 1.0)
     key, x = jax.random.key(0), np.ones((3, 2), np.float32)

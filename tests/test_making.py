@@ -295,6 +295,25 @@ def test_examples_of_a_persons_own():
             making.given(EXPERIMENT.dataset, examples)
 
 
+def test_what_is_missing_of_x_is_black_in_a_picture_and_what_is_made_of_it_stays():
+    from vaejax.cli import reconstruct
+
+    nothing = np.full((1, 2, 2, 1), np.nan)
+    (shown,) = reconstruct._with_black(iter([{"x": nothing, "reconstruction": nothing}]), -1.0)
+    assert (shown["x"] == -1).all()
+    assert np.isnan(shown["reconstruction"]).all()
+
+
+def test_examples_of_a_persons_own_may_lack_numbers_where_those_of_the_data_set_do():
+    own = np.where(np.eye(2, dtype=bool)[None, ..., None], np.nan, 3.0)
+    split = data.Split(own.astype(np.float32))
+    dataset = data.Dataset("some", split, split, 16, missing=True)
+    np.testing.assert_array_equal(making.given(dataset, own).examples, own)
+    for refused in (dataset._replace(missing=False), dataset._replace(max_value=2)):
+        with pytest.raises(ValueError, match=r"examples must.*as some stores them"):
+            making.given(refused, own)
+
+
 @pytest.mark.parametrize(
     ("meaning", "low", "high"),
     [(data.Meaning.REAL, -50, 50), (data.Meaning.COUNTS, 0, 50), (data.Meaning.INTENSITY, 0, 16)],

@@ -35,11 +35,30 @@ def is_array(value: Any) -> bool:
 
 def check_array(name: str, value: Any) -> None:
     """Raise `TypeError` where `value` is no array of numbers."""
+    check_dense(name, value)
     if not is_array(value):
         raise TypeError(f"{name} must be an array; got {type(value).__name__}")
     dtype = getattr(value, "dtype", np.dtype(type(value)))
-    if not (jnp.issubdtype(dtype, jnp.number) or dtype == jnp.bool_):
+    try:
+        holds_numbers = jnp.issubdtype(dtype, jnp.number) or dtype == jnp.bool_
+    # That of another library, such as torch.float32.
+    except (TypeError, ValueError):
+        remedy = "(take jnp.asarray(x), or x.numpy())"
+        raise TypeError(f"{name} must be an array of JAX or NumPy; got {kind_of(value)} of {dtype} {remedy}") from None
+    if not holds_numbers:
         raise TypeError(f"{name} must hold numbers; got dtype {dtype}")
+
+
+def check_dense(name: str, value: Any) -> None:
+    """Raise `TypeError` where `value` is a sparse matrix, of SciPy, JAX or another library."""
+    remedy = next((method for method in ("toarray", "todense") if hasattr(value, method)), None)
+    if remedy:
+        raise TypeError(f"{name} must be a dense array; got {kind_of(value)} (take .{remedy}())")
+
+
+def kind_of(value: Any) -> str:
+    """The type of `value` with its module, as in `torch.Tensor`."""
+    return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 def check_key(key: Any, name: str = "key") -> None:
@@ -118,9 +137,13 @@ def check_support(name: str, value: Any, inside: Callable[[Array], Array], expec
     with jax.ensure_compile_time_eval():
         fits = inside(value)
         if not fits.all():
-            first = np.asarray(value)[~np.asarray(fits)].flat[0]
-            found = "NaN" if np.isnan(first) else f"{first} among values from {value.min()} to {value.max()}"
+            wrong = np.asarray(value)[~np.asarray(fits)]
+            found = "NaN" if np.isnan(wrong).any() else f"{wrong.flat[0]} among {_range(value)}"
             raise ValueError(f"{name} must be {expected}; got {found}")
+
+
+def _range(value: Any) -> str:
+    return f"values from {np.nanmin(value)} to {np.nanmax(value)}"
 
 
 def _on_host(value: Any) -> Any:

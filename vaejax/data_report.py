@@ -1,13 +1,14 @@
 """What a data set is, in words and as a contact sheet."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from vaejax.checks import is_image
 from vaejax.data import Dataset, Lazy, Meaning, Split
+from vaejax.data.axes import understood
 from vaejax.report import figures
 
 # Of examples that have to be read, so many numbers are looked at; of all, so many together.
@@ -20,20 +21,16 @@ MAX_ROWS = 20
 
 def describe(dataset: Dataset) -> str:
     """Shapes, range, splits, labels, factors, origin and checksum, one line each."""
-    shape = " x ".join(str(size) for size in dataset.shape)
     what = {
         Meaning.BINARY: "0 and 1",
         Meaning.INTENSITY: f"intensities, white is {dataset.max_value:g}",
         Meaning.COUNTS: f"counts up to {dataset.max_value:g}",
         Meaning.REAL: f"real numbers up to {dataset.max_value:g} in magnitude",
     }[dataset.meaning]
-    lines = [f"{dataset.name}: {shape} {dataset.dtype}, {what}"]
+    lines = [f"{dataset.name}: {understood(dataset)} for training, {dataset.dtype}, {what}"]
     lines += [f"  {name:<11}{_describe_split(split)}" for name, split in dataset.splits.items()]
     if dataset.train.labels is not None:
-        found, counts = np.unique(dataset.train.labels, return_counts=True)
-        labels = ", ".join(dataset.label_names[:MAX_ROWS]) + ("..." if len(dataset.label_names) > MAX_ROWS else "")
-        each = f"{counts.min():,} to {counts.max():,} training examples each"
-        lines.append(f"  labels     {len(found)}{f' ({labels})' if labels else ''}, {each}")
+        lines.append(f"  labels     {_describe_labels(dataset.train.labels, dataset.label_names)}")
     if dataset.train.factors is not None:
         values = [split.factors.max(axis=0) for split in dataset.splits.values() if split.factors is not None]
         sizes = 1 + np.max(values, axis=0)
@@ -45,6 +42,15 @@ def describe(dataset: Dataset) -> str:
     return "\n".join(lines)
 
 
+def _describe_labels(labels: np.ndarray, label_names: Sequence[str]) -> str:
+    known = labels[labels >= 0]
+    found, counts = np.unique(known, return_counts=True)
+    names = ", ".join(label_names[:MAX_ROWS]) + ("..." if len(label_names) > MAX_ROWS else "")
+    each = f", {counts.min():,} to {counts.max():,} training examples each" if len(known) else ""
+    without = f"; {len(labels) - len(known):,} training examples have none" if len(known) < len(labels) else ""
+    return f"{len(found)}{f' ({names})' if names else ''}{each}{without}"
+
+
 def _describe_split(split: Split) -> str:
     examples, count = split.examples, len(split.examples)
     reads = isinstance(examples, Lazy)
@@ -52,14 +58,21 @@ def _describe_split(split: Split) -> str:
     looked_at = min(count, max(1, NUMBERS_READ // size)) if reads else count
     step = max(1, NUMBERS_AT_ONCE // size)
     chunks = (examples[start : min(start + step, looked_at)] for start in range(0, looked_at, step))
-    spreads = np.array([(each.min(), each.max(), each.sum(dtype=np.float64)) for each in chunks])
-    low, high, mean = spreads[:, 0].min(), spreads[:, 1].max(), spreads[:, 2].sum() / (looked_at * size)
+    spreads = np.array([_spread(each) for each in chunks])
+    low, high, present = spreads[:, 0].min(), spreads[:, 1].max(), spreads[:, 3].sum()
     which = f"the first {looked_at:,}" if looked_at < count else "all"
     where = "read when asked for" if reads else "in memory or mapped"
+    absent = 1 - present / (looked_at * size)
     return (
         f"{count:>9,} examples, {examples.nbytes / 2**20:,.1f} MiB {where}; {which} from {low:g} to {high:g}, "
-        f"mean {mean:.4g}"
+        f"mean {spreads[:, 2].sum() / present:.4g}{f', {100 * absent:.3g} % missing' if absent else ''}"
     )
+
+
+def _spread(examples: np.ndarray) -> tuple[float, float, float, int]:
+    """The least, the greatest, the sum and the count of the numbers that are not missing."""
+    there = examples[~np.isnan(examples)] if examples.dtype.kind == "f" else examples
+    return there.min(), there.max(), there.sum(dtype=np.float64), there.size
 
 
 def contact_sheet(dataset: Dataset) -> Figure | None:
@@ -67,8 +80,9 @@ def contact_sheet(dataset: Dataset) -> Figure | None:
     if not is_image(dataset.shape):
         return None
     step = -(-max(dataset.shape[:2]) // MAX_PIXELS)
-    rows = [(name, images[:, ::step, ::step]) for name, images in _rows(dataset)]
     black = -dataset.max_value if dataset.meaning is Meaning.REAL else 0.0
+    # What is missing is black: NaN would be the colour between images.
+    rows = [(name, np.nan_to_num(images[:, ::step, ::step], nan=black)) for name, images in _rows(dataset)]
     return figures.contact_sheet(rows, dataset.max_value, f"{dataset.name}: {dataset.meaning}", black)
 
 
@@ -86,8 +100,13 @@ def _rows(dataset: Dataset) -> Iterator[tuple[str, np.ndarray]]:
         return
     for label in labels:
         picked = np.flatnonzero(train.labels == label)[:COLUMNS]
-        name = dataset.label_names[label] if dataset.label_names else str(label)
-        yield name, train.examples[picked]
+        yield _label_name(dataset, label), train.examples[picked]
+
+
+def _label_name(dataset: Dataset, label: int) -> str:
+    if label < 0:
+        return "no label"
+    return dataset.label_names[label] if dataset.label_names else str(label)
 
 
 def _traversals(dataset: Dataset) -> Iterator[tuple[str, np.ndarray]]:

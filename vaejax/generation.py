@@ -1,6 +1,7 @@
 """New data from a trained model, and a prior for a model that was trained without one."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -71,6 +72,9 @@ def posterior_predictive(key: Array, x: Any, encode: Encode, decode: Decode, *, 
     """What else could have come of the latents behind x: `z_k ~ q(z|x)`, then p(x|z_k), `[num_samples, *B, ...]`.
 
     Their equal mixture is the posterior predictive distribution, `E_q p(x'|z)`.
+
+    Raises:
+      TypeError: a likelihood of numpyro that has no counterpart here.
     """
     check_key(key)
     for name, function in (("encode", encode), ("decode", decode)):
@@ -79,7 +83,15 @@ def posterior_predictive(key: Array, x: Any, encode: Encode, decode: Decode, *, 
     q = encode(x)
     check_distribution("encode must return", q)
     z = q.sample(key, (num_samples,))
-    return Generated(z, jax.vmap(decode)(z))
+    native: Callable[[Array], Any] = lambda z: as_native(decode(z))
+    likelihood, of_one = jax.vmap(native)(z), jax.eval_shape(native, z[0])
+    # numpyro stores the batch shape: a mapped distribution keeps that of one draw, and would share its noise.
+    if hasattr(of_one, "batch_shape") and likelihood.batch_shape == of_one.batch_shape:
+        raise TypeError(
+            f"posterior_predictive: decode must return a distribution that jax.vmap can map, such as one of vaejax; "
+            f"got numpyro's {type(likelihood).__name__} (draw with jax.vmap(lambda key, z: decode(z).sample(key)))"
+        )
+    return Generated(z, likelihood)
 
 
 def tempered(distribution: Any, temperature: ArrayLike) -> Any:

@@ -204,7 +204,7 @@ def check_fit(experiment: Experiment, settings: Settings) -> None:
         for start in range(0, looked_at, at_once):
             # Some are looked at twice, so that all parts have one shape, for which programs are compiled once.
             first = min(start, looked_at - at_once)
-            x = experiment.prepare(jax.random.key(number), split.examples[first : first + at_once])
+            x = _prepare(experiment, jax.random.key(number), split.examples[first : first + at_once])
             if not start:
                 likelihood = jax.eval_shape(partial(_reconstruct, experiment), params, key, x)
             _check_values(experiment.dataset, likelihood, x)
@@ -216,6 +216,15 @@ def check_fit(experiment: Experiment, settings: Settings) -> None:
     except ValueError as error:
         hint = "give the experiment a report of its own"
         raise ValueError(f"the figures of a single test example: {error}; {hint}") from error
+
+
+def _prepare(experiment: Experiment, key: Array, examples: Any) -> Array:
+    try:
+        return experiment.prepare(key, examples)
+    except ValueError as error:
+        if not experiment.dataset.missing:
+            raise
+        raise ValueError(f"the data set {experiment.dataset.name}: {error}; {_remedies(experiment.dataset)}") from error
 
 
 def _reconstruct(experiment: Experiment, params: Params, key: Array, x: Array) -> Distribution:
@@ -235,6 +244,10 @@ def _check_values(dataset: Dataset, likelihood: Any, x: Array) -> None:
 
 def _remedies(dataset: Dataset) -> str:
     """What fits data of a meaning."""
+    if dataset.missing:
+        return (
+            "NaN is missing: give the likelihood p as vaejax.Masked(p), as the experiment vae does, or fill it in"
+        )
     levels = int(dataset.max_value) + 1
     match dataset.meaning:
         case Meaning.BINARY:

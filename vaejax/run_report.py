@@ -189,7 +189,7 @@ def explorer(experiment: Experiment, params: Params, measured: Measured) -> str:
         codes=measured.means[shown],
         labels=None if labels is None else np.asarray(labels)[shown],
         label_names=dataset.label_names,
-        originals=_originals(experiment, program.output_shape, shown),
+        originals=_originals(experiment, program.output_shape, shown, low),
         **_law(experiment, params, means),
     )
 
@@ -202,10 +202,13 @@ def _law(experiment: Experiment, params: Params, means: np.ndarray) -> dict[str,
     return {"mean": means.mean(axis=0), "scale": means.std(axis=0), "law": "a Normal with the spread of the codes"}
 
 
-def _originals(experiment: Experiment, shape: Shape, numbers: np.ndarray) -> np.ndarray | None:
-    """Test examples as the model sees them, where they are like what it decodes and take little room."""
+def _originals(experiment: Experiment, shape: Shape, numbers: np.ndarray, black: float) -> np.ndarray | None:
+    """Test examples as the model sees them, where they are like what it decodes and take little room.
+
+    What is missing of them is black.
+    """
     if 4 * len(numbers) * math.prod(shape) > MAX_ORIGINALS:
         return None
     prepare = jax.vmap(partial(prepare_example, experiment, evaluation_keys()))
     x = prepare(jnp.asarray(numbers), jnp.asarray(experiment.dataset.test.examples[numbers]))
-    return np.asarray(x) if x.shape[1:] == shape else None
+    return np.nan_to_num(np.asarray(x), nan=black) if x.shape[1:] == shape else None

@@ -117,6 +117,7 @@ def test_rows_come_in_the_order_asked_for_without_threads(tmp_path, monkeypatch)
 PALETTE = Image.fromarray(COLOUR[0]).quantize(16)
 
 
+@pytest.mark.filterwarnings("ignore:.*only the first of its 2 pages")
 @pytest.mark.parametrize(
     ("name", "pixels", "options", "expected"),
     [
@@ -501,3 +502,20 @@ def test_the_checksum_tells_names_contents_and_sizes_apart(tmp_path):
 def test_wrong_sizes_are_named(tmp_path, options, error, message):
     with pytest.raises(error, match=message):
         load_image_folder(tmp_path, **options)
+
+
+@pytest.mark.parametrize("suffix", ["tif", "gif", "webp", "png"])
+def test_files_of_several_pages_are_warned_of(tmp_path, suffix):
+    pages = [Image.fromarray(image) for image in COLOUR[:3]]
+    fill(tmp_path, COLOUR[:2])
+    pages[0].save(tmp_path / f"stack.{suffix}", save_all=True, append_images=pages[1:])
+    with pytest.warns(UserWarning, match=f"stack.{suffix}: only the first of its 3 pages"):
+        dataset = load_image_folder(tmp_path)
+    assert sum(len(split.examples) for split in dataset.splits.values()) == 3
+
+
+def test_images_beside_their_masks_are_warned_of(tmp_path):
+    for name in ("images", "masks"):
+        fill(tmp_path / name)
+    with pytest.warns(UserWarning, match="images and masks are taken for two classes.*the path of images"):
+        assert load_image_folder(tmp_path).label_names == ("images", "masks")

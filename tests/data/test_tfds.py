@@ -175,6 +175,18 @@ def test_labels_that_are_not_known_are_none(shared):
     assert load("hidden", shared).test.labels is None
 
 
+@pytest.mark.parametrize(("labels", "expected"), [([1, -1], [1, -1]), ([-1, -1], None)])
+def test_labels_are_none_only_where_no_example_has_one(labels, expected):
+    class Source(list):
+        def __getitems__(self, rows):
+            return [self[row] for row in rows]
+
+    read = lambda label: records.Record(np.zeros(3, np.uint8), label, [])
+    fields = records.Fields(None, "image", False, "label", (), ())
+    found = records.read_records(Source(labels), read, fields, (3,), np.dtype(np.uint8), "test")
+    assert expected is None if "labels" not in found else found["labels"].tolist() == expected
+
+
 def test_tensors_are_examples_too(shared):
     matrices = load("matrix", shared)
     assert matrices.shape == (12, 8, 1)

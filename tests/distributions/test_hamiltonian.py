@@ -213,6 +213,13 @@ def test_step_sizes_may_be_one_for_each_axis_and_traced(x64):
     assert np.all(np.abs(still[..., 1] - start[..., 1]) > 1e-4)
 
 
+def test_draws_keep_the_dtype_of_the_base(x64):
+    base, log_joint = Normal(np.zeros((2, 2), np.float32), np.float32(1.0)), standard_normal.log_prob
+    q = HamiltonianPosterior(base, log_joint, np.float64(0.1), 3, np.float64(0.5))
+    drawn = jax.eval_shape(q.sample_and_log_prob, jax.random.key(0))
+    assert [each.dtype for each in drawn] == [np.float32, np.float32]
+
+
 @pytest.mark.slow("derived by JAX from draws and weights that are tested")
 def test_gradients_reach_the_step_the_temperature_the_base_and_the_model(x64):
     params = {

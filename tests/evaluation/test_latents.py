@@ -82,6 +82,29 @@ def test_the_aggregate_density_is_the_mean_over_all_posteriors_whatever_the_chun
     np.testing.assert_allclose(log_density(POINTS), expected, rtol=1e-4)
 
 
+# Posteriors with a parameter whose leading axis is 1 or N, and is not that of the N = 3 examples.
+HIDDEN = {
+    "an axis of one": lambda: numpyro.TransformedDistribution(
+        numpyro.Normal(np.zeros((3, 1), np.float32), np.float32(1.0)).to_event(1),
+        numpyro.transforms.AffineTransform(np.zeros(1, np.float32), np.ones(1, np.float32)),
+    ),
+    "an axis of N": lambda: vaejax.Hierarchical(
+        Normal(np.zeros((3, 3), np.float32), 1.0),
+        jax.tree_util.Partial(lambda weights, z: Normal(z @ weights, 0.5), 0.5 * jnp.ones((3, 2))),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_the_axes_of_parameters_are_not_guessed(name):
+    """Where all posteriors are alike, their mean is each of them, and tells nothing."""
+    q = HIDDEN[name]()
+    z = q.sample(jax.random.key(0))
+    for chunk_size in (1, 256):
+        found = jax.jit(partial(aggregate_log_density, chunk_size=chunk_size))(z, q)
+        np.testing.assert_allclose(found, q.log_prob(z), rtol=1e-5)
+
+
 def test_memory_does_not_grow_with_the_examples():
     """A thousand times the pairs, and at most the draws themselves more."""
 

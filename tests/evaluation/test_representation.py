@@ -18,6 +18,15 @@ def test_separable_codes_are_told_apart():
     assert clustering(BLOBS, LABELS) == Clustering(1.0, pytest.approx(1.0), 1.0)
 
 
+def test_examples_without_a_label_are_left_out():
+    labels = np.where(np.arange(300) % 3 == 0, -1, LABELS)
+    codes = np.where(labels[:, None] < 0, 9.0 * NOISE[:300], BLOBS)
+    assert linear_probe(codes[:200], labels[:200], codes[200:], labels[200:]).accuracy == 1
+    assert clustering(codes, labels) == Clustering(1.0, pytest.approx(1.0), 1.0)
+    with pytest.raises(ValueError, match="linear_probe: test labels"):
+        linear_probe(codes, labels, codes, np.full(300, -1))
+
+
 def test_codes_of_noise_are_worth_a_guess():
     labels = RANDOM.integers(4, size=1200)
     found = linear_probe(NOISE[:600], labels[:600], NOISE[600:], labels[600:])

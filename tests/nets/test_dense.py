@@ -56,3 +56,14 @@ def test_half_precision_stays_half():
     x, kernel = (jnp.asarray(value, jnp.bfloat16) for value in arrays())
     assert product(x, kernel).dtype == jnp.bfloat16
     chex.assert_trees_all_equal(product(x, kernel), x @ kernel)
+
+
+def test_mixed_dtypes_are_promoted():
+    """As `@` does it, gradients included; of integers, to floats."""
+    x, kernel = (jnp.asarray(value, jnp.float32) for value in arrays())
+    half, whole = x.astype(jnp.bfloat16), jnp.round(4 * x).astype(jnp.int32)
+    gradients = lambda f: jax.grad(lambda *inputs: jnp.sum(f(*inputs) ** 2), (0, 1))(half, kernel)
+    ours, jaxs = jax.jit(lambda: [(f(half, kernel), f(whole, kernel), gradients(f)) for f in (product, jnp.matmul)])()
+    chex.assert_trees_all_equal_dtypes(ours, jaxs)
+    chex.assert_trees_all_close(ours, jaxs, rtol=1e-2)
+    chex.assert_trees_all_close(ours[:2], jaxs[:2], rtol=1e-5)

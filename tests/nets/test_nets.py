@@ -300,3 +300,57 @@ def test_what_a_net_does_not_take_is_named():
         net.apply(params, np.zeros((7, 2, 3)), np.zeros((7, 5)))
     with pytest.raises(TypeError, match=r"make .*got int"):
         nets.make_net(3, [(4,)], (5,))
+
+
+class Stack(nnx.Module):
+    """Layers one after the other."""
+
+    def __init__(self, *layers):
+        self.layers = nnx.List(layers)
+
+    def __call__(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def test_variables_that_do_not_change_are_constants():
+    """A recurrent layer begins with zeros, averages are those of the start, and dropout may be off."""
+    recurrent = nets.make_net(lambda rngs: nnx.RNN(nnx.SimpleCell(3, 4, rngs=rngs), rngs=rngs), [(5, 3)], (5, 4))
+    constant = nets.make_net(
+        lambda rngs: Stack(
+            nnx.BatchNorm(3, use_running_average=True, epsilon=0.5, rngs=rngs),
+            nnx.Dropout(0.5, deterministic=True, rngs=rngs),
+        ),
+        [(3,)],
+        (3,),
+    )
+    x = np.random.default_rng(0).standard_normal((2, 5, 3)).astype(np.float32)
+
+    @jax.jit
+    def figures(x):
+        params = recurrent.init(jax.random.key(1))
+        scaled = constant.apply(constant.init(jax.random.key(1)), x)
+        return params["cell"], recurrent.apply(params, x), scaled
+
+    cell, found, scaled = jax.device_get(figures(x))
+    kernel, bias, recurrent_kernel = cell["dense_i"]["kernel"], cell["dense_i"]["bias"], cell["dense_h"]["kernel"]
+    state = np.zeros((2, 4))
+    for step in range(5):
+        state = np.tanh(x[:, step] @ kernel + bias + state @ recurrent_kernel)
+        np.testing.assert_allclose(found[:, step], state, atol=1e-5)
+    np.testing.assert_allclose(scaled, x / np.sqrt(1.5), rtol=1e-5)
+
+
+CHANGING = {
+    "batch statistics": (lambda rngs: nnx.BatchNorm(3, rngs=rngs), r"layers/1/mean \(BatchStat\)"),
+    "dropout": (lambda rngs: nnx.Dropout(0.5, rngs=rngs), r"layers/1/rngs/count \(RngCount\)"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_layers_that_change_a_variable_are_named(name):
+    layer, message = CHANGING[name]
+    net = nets.make_net(lambda rngs: Stack(nnx.Linear(3, 3, rngs=rngs), layer(rngs)), [(3,)], (3,))
+    with pytest.raises(ValueError, match=f"^make_net: {message}"):
+        jax.eval_shape(lambda x: net.apply(net.init(jax.random.key(0)), x), np.ones((2, 3), np.float32))

@@ -202,6 +202,12 @@ def test_a_full_normal_has_a_cholesky_factor():
     np.testing.assert_allclose(again, small, rtol=0, atol=1e-2)
 
 
+def test_a_full_normal_is_in_the_dtype_of_its_net(x64):
+    raw = jax.ShapeDtypeStruct((4, 3, 4), np.float32)
+    q = jax.eval_shape(lambda raw: posteriors.full_normal(3).distribution({}, raw, 1), raw)
+    assert (q.loc.dtype, q.scale_tril.dtype) == (np.float32, np.float32)
+
+
 def test_the_channels_of_the_flows_come_layer_by_layer():
     """Mean, log-scale, and then for each layer its vectors and a number that is a mean over the axes."""
     flows = {"planar": posteriors.planar_flow(2), "radial": posteriors.radial_flow(2)}

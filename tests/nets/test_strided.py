@@ -120,6 +120,17 @@ def test_the_gradient_of_mapped_examples_is_that_of_a_batch():
     assert of_kernel.outvars[0].aval.shape == (1, *kernel.shape)
 
 
+@pytest.mark.parametrize("dtype", [np.int32, jnp.bfloat16])
+def test_mixed_dtypes_are_promoted(dtype):
+    """A window holds four pixels; a pixel of the result is in one window."""
+    kernel = np.full((4, 4, 1, 1), 1.125, np.float32)
+    found = convolve(np.ones((1, 2, 2, 1), dtype), kernel)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, np.full((1, 1, 1, 1), 4.5))
+    found = convolve_transposed(np.ones((1, 1, 1, 1), dtype), kernel, (2, 2))
+    np.testing.assert_array_equal(found, np.full((1, 2, 2, 1), 1.125))
+
+
 def test_half_precision_is_added_up_in_float32():
     x, kernel, y = (value.astype(jnp.bfloat16) for value in arrays((8, 8, 32, 16)))
 

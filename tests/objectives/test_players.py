@@ -134,6 +134,17 @@ def test_the_multiplier_by_hand():
     assert state.step == 2
 
 
+def test_the_multiplier_keeps_its_dtype_in_a_loop(x64):
+    """Whatever the dtype of the target, the rate and the likelihood, of which a mean in half precision is not taken."""
+    values = np.array([256.0, 257.0], jnp.bfloat16)
+    options = {"target": np.float64(300.0), "rate": np.float64(0.01), "decay": np.float64(0.9)}
+    update = lambda state, _: (vaejax.update_geco(state, values, **options), None)
+    start = vaejax.init_geco()
+    state, _ = jax.lax.scan(update, start, length=2)
+    chex.assert_trees_all_equal_dtypes(state, start)
+    assert state.average == 300.0 - np.mean(values.astype(float))
+
+
 def test_the_multiplier_stays_finite_and_gets_no_gradient():
     update = lambda state, values: vaejax.update_geco(state, values, target=0.0, rate=1.0)
 

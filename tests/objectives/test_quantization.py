@@ -69,6 +69,17 @@ def test_single_precision_is_as_near_as_the_nearest():
     np.testing.assert_allclose(found, np.min(distances, axis=-1), atol=1e-5)
 
 
+def test_codes_far_from_the_origin_and_from_each_other():
+    """Codes around 10, around 100, and around 0 with one at 1000: distances are as exact as their differences."""
+    (noise,) = draws(2, (3, 80, 64))
+    codes = np.float32([[[10.0]], [[100.0]], [[0.0]]]) + np.float32([[[0.03]], [[0.1]], [[0.03]]]) * noise
+    codes[2, 0] += 1000.0
+    codebooks, z = codes[:, :64], codes[:, 64:]
+    indices = jax.jit(jax.vmap(lambda codebook, z: vector_quantize(codebook, z).indices))(codebooks, z)
+    distances = np.sum((z.astype(float)[:, :, None] - codebooks.astype(float)[:, None]) ** 2, axis=-1)
+    np.testing.assert_array_equal(indices, np.argmin(distances, axis=-1))
+
+
 def test_half_precision_is_quantized_in_single():
     codebook, z = draws(1, (300, 2), (64, 2))
 
@@ -589,6 +600,24 @@ def test_indices_of_any_shape():
     chex.assert_shape(codes, (2, 2, 3))
     assert codes.tolist() == [[[-1.0] * 3, [1.0] * 3], [[1.0, -1.0, -1.0], [-1.0, -0.5, -1.0]]]
     chex.assert_trees_all_equal(back, indices.astype(np.int32))
+
+
+def test_a_codebook_in_half_precision_becomes_one_in_single():
+    """In bfloat16 a count of 1000 stops at 256, and a decay of 0.999 is 1."""
+    ones = lambda *shape: np.ones(shape, jnp.bfloat16)
+    update = jax.jit(lambda state: update_codebook(state, ones(1000, 1), np.zeros(1000, np.int32), decay=0.999))
+    state = update(CodebookState(0 * ones(1, 1), ones(1), 0 * ones(1, 1)))
+    assert {leaf.dtype for leaf in state} == {np.dtype(np.float32)}
+    np.testing.assert_allclose((state.counts[0], state.sums[0, 0]), (0.999 + 1.0, 1.0), rtol=1e-4)
+
+
+def test_counts_that_the_dtype_of_the_indices_does_not_hold():
+    """As many vectors as int32 tells apart, and more codes than uint8 does."""
+    last = finite_scalar_codes(np.array([2**31 - 1, 0], np.int32), (2,) * 31)
+    np.testing.assert_array_equal(last, np.float32([[1.0], [-1.0]]) * np.ones(31))
+    assert codebook_usage(np.array([0, 255], np.uint8), 512).used_fraction == 2 / 512
+    with pytest.raises(ValueError, match=r"levels .*\(2, 2,"):
+        finite_scalar_codes(np.array([0]), (2,) * 32)
 
 
 def test_the_gradient_is_that_of_the_bounded_value():

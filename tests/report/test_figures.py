@@ -41,6 +41,8 @@ def test_white_is_white_and_curves_show_where_they_settle():
     above, below = (axes.images[0].get_array() for axes in figure.axes)
     assert np.nanmin(above) == np.nanmax(above) == 1.0
     assert np.nanmax(below) == 0.0
+    missing = figures.reconstructions(np.full((1, 8, 8, 1), np.nan), np.ones((1, 8, 8, 1)), black=-1.0)
+    np.testing.assert_array_equal(missing.axes[0].images[0].get_array(), 0.0)
     curves = figures.learning_curves([1, 2], {"kl": [1.0, 0.5]})
     assert curves.axes[0].get_ylabel() == "nats per example"
     single = figures.learning_curves([1, 2, 3], {"reconstruction": [61.0, 60.0, 59.0], "penalty": [0.0] * 3})

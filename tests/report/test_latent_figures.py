@@ -32,6 +32,15 @@ def test_the_plane_shows_the_pair_that_is_asked_for():
     assert "of 2" not in latent_figures.latents(means[:, :2], (0, 1)).axes[0].get_title()
 
 
+def test_codes_without_a_label_are_grey_and_have_no_colour_of_a_class():
+    means = np.arange(8.0).reshape(4, 2)
+    without, known = latent_figures.latents(means, (0, 1), np.array([1, -1, 0, -1])).axes[0].collections
+    np.testing.assert_array_equal(without.get_offsets(), means[[1, 3]])
+    np.testing.assert_array_equal(known.get_offsets(), means[[0, 2]])
+    np.testing.assert_array_equal(known.get_array(), [1, 0])
+    assert len(latent_figures.latents(means, (0, 1), np.full(4, -1)).axes[0].collections) == 1
+
+
 @pytest.mark.parametrize("shape", [(4, 4, 1), (3, 6, 3)])
 def test_rows_of_traversals_are_named_by_latent_kl_and_range(shape):
     images = np.zeros((2, 5, *shape))

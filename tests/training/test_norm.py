@@ -68,3 +68,9 @@ def test_members_have_norms_of_their_own():
     trees = filled({"a": (4, 6, 8), "b": (4, 3)})
     expected = [np.sqrt(sum(np.sum(leaf[i].astype(np.float64) ** 2) for leaf in trees.values())) for i in range(4)]
     np.testing.assert_allclose(norms(trees), expected, rtol=1e-6)
+
+
+def test_squares_do_not_overflow():
+    """Beside numbers whose squares do; what is infinite itself stays so."""
+    trees = {"a": np.float32([[1e20] * 4, [1.0] * 4, [3e38, 0, 0, 0], [np.inf, 0, 0, 0]])}
+    np.testing.assert_allclose(norms(trees), [2e20, 2.0, 3e38, np.inf], rtol=1e-6)

@@ -228,6 +228,16 @@ def test_the_average_of_the_parameters():
         step(training.init_state(jax.random.key(0), np.ones(2, np.float32), optimizer), None)
 
 
+def test_the_average_of_half_precision_is_in_single():
+    """At a decay of 0.999 an average in bfloat16 stays at 0.5, whatever the parameters."""
+    optimizer = optax.sgd(0.0)
+    step = jax.jit(training.make_train_step(lambda params, key, batch: (params, {}), optimizer, ema_decay=0.999))
+    state = training.init_state(jax.random.key(0), jnp.ones((), jnp.bfloat16), optimizer, with_ema=True)
+    state, _ = step(state._replace(step=jnp.int32(100_000), ema=state.ema / 2), None)
+    assert state.params.dtype == jnp.bfloat16
+    np.testing.assert_allclose(state.ema, 0.5005, rtol=1e-5)
+
+
 def test_what_is_scheduled_reaches_the_loss_and_the_log():
     optimizer = optax.sgd(1.0)
     loss = lambda params, key, batch, *, beta: (beta * params, {})

@@ -82,14 +82,17 @@ def _posteriors(subject: Subject) -> Distribution | None:
 
 
 def labels(subject: Subject, progress: Progress) -> Section | None:
-    """How well the codes tell labels apart; None without labels."""
+    """How well the codes tell labels apart; None without labels, and examples that have none are left out."""
     dataset = subject.experiment.dataset
     told, asked = dataset.train.labels, dataset.test.labels
     if told is None or asked is None:
         return None
     # At random: the files of a set are often sorted by label.
-    first = np.random.default_rng(0).permutation(len(dataset.train.examples))[:MAX_CODES]
+    order = np.random.default_rng(0).permutation(len(dataset.train.examples))
+    first = order[told[order] >= 0][:MAX_CODES]
     held_out = subject.numbers(MAX_CODES)
+    if not (len(first) and (asked[held_out] >= 0).any()):
+        return None
     with progress("labels", 3) as advance:
         codes = encode_means(subject.experiment, subject.params, choose(dataset, "train", first))
         advance(1)

@@ -23,7 +23,11 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--folder", help="where the files are; by default the environment variable VAEJAX_DATA")
     parser.add_argument("--size", type=integer(1), help="resize images to a square of so many pixels")
     parser.add_argument("--crop", type=integer(1), help="before that, cut out a centred square of so many pixels")
+    parser.add_argument(
+        "--meaning", choices=[each.value for each in data.Meaning], help="of files of arrays: what their numbers say"
+    )
     parser.add_argument("--max-value", type=float, help="of files of arrays: the intensity of white")
+    parser.add_argument("--axes", help="of .npz and .npy files: a letter for each axis (N, H, W, C, ...), such as NCHW")
     parser.add_argument("--output", type=Path, help="of the contact sheet; runs/data/NAME.png by default")
     parser.add_argument("--overwrite", action="store_true", help="also where there is such a file")
 
@@ -40,7 +44,9 @@ def run(options: argparse.Namespace) -> Answer:
     # Matplotlib comes with it, which no help should wait for.
     from vaejax.data_report import contact_sheet, describe  # noqa: PLC0415
 
-    dataset = data.load(options.name, options.folder, size=size, crop=options.crop, max_value=options.max_value)
+    meaning = None if options.meaning is None else data.Meaning(options.meaning)
+    numbers = {"meaning": meaning, "max_value": options.max_value, "axes": options.axes}
+    dataset = data.load(options.name, options.folder, size=size, crop=options.crop, **numbers)
     text = f"{describe(dataset)}\n  feed       {describe_feed(dataset, Running())}"
     content = {
         "name": dataset.name,
@@ -48,6 +54,7 @@ def run(options: argparse.Namespace) -> Answer:
         "dtype": str(dataset.dtype),
         "meaning": str(dataset.meaning),
         "max_value": dataset.max_value,
+        "missing": dataset.missing,
         "examples": {name: len(split.examples) for name, split in dataset.splits.items()},
         "label_names": list(dataset.label_names),
         "factor_names": list(dataset.factor_names),

@@ -11,6 +11,7 @@ import tyro
 
 from vaejax.cli.platform import check_platform
 from vaejax.data import Dataset
+from vaejax.data.axes import understood
 from vaejax.experiment import Settings, load_experiment
 from vaejax.feed import describe_feed
 from vaejax.training import is_first_host, join_cluster
@@ -62,4 +63,4 @@ def say_what_begins(what: str, settings: Settings, dataset: Dataset) -> None:
     count, kind = settings.running.devices or len(jax.devices()), jax.devices()[0].device_kind
     device, feed = kind if count == 1 else f"{count} x {kind}", describe_feed(dataset, settings.running)
     if is_first_host():
-        print(f"{what}: {dataset.name} on {device}; {feed}", file=sys.stderr)
+        print(f"{what}: {dataset.name}, {understood(dataset)}, on {device}; {feed}", file=sys.stderr)

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from vaejax.checks import check_array
+from vaejax.checks import check_array, is_image
+from vaejax.data.axes import arrange, check_axes, warn_of_layout
 from vaejax.data.dataset import Dataset, Examples, Meaning, Split
+from vaejax.data.foreign import as_numpy
 from vaejax.data.labels import integers, settle_labels
 from vaejax.data.lazy import Lazy
 from vaejax.data.meaning import Values, merge_values, settle_meaning, values_of
@@ -32,21 +34,31 @@ def from_arrays(
     factor_names: Sequence[str] = (),
     test_fraction: float = 0.1,
     origin: str = "",
+    axes: str | None = None,
 ) -> Dataset:
     """A data set of arrays, with everything checked.
 
-    Three axes `[N, H, W]` are grey images and get a channel axis; `[N, D]` are vectors and stay. Truth values become
-    uint8, floats float32, and integers of more than 32 bits int32. Arrays in memory are not copied where nothing has to
-    be changed. Of a memory-mapped one no more than a part is in memory at once.
+    Three axes `[N, H, W]` are grey images and get a channel axis; `[N, D]` are vectors and stay. Where another layout
+    is likelier, as of `[N, 3, H, W]`, there is a warning. With `axes` nothing is guessed: the examples are put first,
+    other axes follow in their order, and those of images, H, W and C, come last; images without C get a channel axis.
+
+    Truth values become uint8, floats float32, and integers of more than 32 bits int32. Arrays in memory are not copied
+    where nothing has to be changed. Of a memory-mapped one no more than a part is in memory at once. Arrays of other
+    libraries are taken where they speak `__array__` or DLPack, as tensors of PyTorch do.
+
+    NaN marks a number that is missing, and so does a mask: masked arrays become float32 with NaN. What the numbers say
+    depends on those that are there. `missing` of the data set says whether there are any.
 
     What the numbers say is found out where it is not given, from the values of all splits: 0 and 1 alone are BINARY;
     uint8 are INTENSITY up to 255, floats from 0 to 1 up to 1, and whatever is not negative up to a `max_value` that is
     given; other integers from 0 are COUNTS; all else is REAL. uint8 of which none is above 63 are taken for
-    INTENSITY with a warning. Of `Lazy` examples only the first 1,024 are looked at, or fewer where they are large: give
-    the meaning where these may differ from the rest.
+    INTENSITY with a warning, and there is one for images of whole numbers up to 255 (of uint16, 65535) that are taken
+    for COUNTS or REAL. Of `Lazy` examples only the first 1,024 are looked at, or fewer where they are large: give the
+    meaning where these may differ from the rest.
 
-    Labels are integers from 0, or floats that are; rows `[N, C]` of zeros and a single one; or strings, which are
-    numbered as `label_names` has them, or in their order.
+    Labels are integers from 0, or floats that are, -1 where an example has none; rows `[N, C]` of zeros and a single
+    one; or strings, which are numbered as `label_names` has them, or in their order. Other rows `[N, L]` are several
+    labels of each example; they become factors, called label 0, label 1, ... where `factor_names` are not given.
 
     Args:
       train: examples `[N, *E]`, or a `Split` of them with labels and factors `[N, F]`, integers from 0.
@@ -59,48 +71,73 @@ def from_arrays(
       factor_names: what the columns of the factors are called.
       test_fraction: how much of `train` becomes the test split where `test` is None.
       origin: where the data were read from, for a person.
+      axes: a letter for each axis of the arrays of all splits: N examples, H height, W width, C channels, any other
+        letter an axis of its own, such as "NCHW", "HWN", "TNHW" or "NTC".
 
     Raises:
       TypeError: what is no array of real numbers, or labels that are neither numbers nor strings.
-      ValueError: splits that do not fit together, no examples, values that are not finite or do not fit to the meaning,
-        labels, factors or names that do not match.
+      ValueError: splits that do not fit together, no examples, infinite values or ones that do not fit to the meaning,
+        an example in which everything is missing, `axes` that do not fit, labels, factors or names that do not match.
 
     >>> import numpy as np
     >>> images = np.arange(10 * 4 * 4, dtype=np.uint8).reshape(10, 4, 4)
     >>> dataset = from_arrays(images, test_fraction=0.2)
     >>> dataset.train.examples.shape, len(dataset.test.examples), dataset.meaning.name, dataset.max_value
     ((8, 4, 4, 1), 2, 'INTENSITY', 255)
+    >>> from_arrays(np.zeros((3, 16, 16, 20), bool), axes="CHWN").shape
+    (16, 16, 3)
     """
+    axes = None if axes is None else check_axes(axes)
     given = {"train": train, "validation": validation, "test": test}
     raw = {part: _raw(part, value) for part, value in given.items() if value is not None}
-    labels, label_names = settle_labels(raw, _names("label_names", label_names))
+    if axes is None:
+        warn_of_layout(name, raw["train"].examples.shape)
+    raw = {part: split._replace(examples=arrange(part, split.examples, axes)) for part, split in raw.items()}
+    labels, label_names, several = settle_labels(raw, _names("label_names", label_names))
+    raw = {part: split._replace(factors=several.get(part, split.factors)) for part, split in raw.items()}
     factor_names = _names("factor_names", factor_names)
+    if several and not factor_names:
+        factor_names = tuple(f"label {column}" for column in range(next(iter(several.values())).shape[1]))
+    # What the numbers say does not depend on what those are kept as that have a mask.
+    dtype = stored_dtype("train", raw["train"].examples.dtype)
+    raw = _unmasked(raw)
     splits = {part: _checked(part, split, labels.get(part)) for part, split in raw.items()}
     _check_alike(splits)
     _check_names(splits, label_names, factor_names)
-    dtype = splits["train"].examples.dtype
-    values = _values(raw, dtype, known=meaning is Meaning.INTENSITY and max_value in (None, 255))
-    meaning, max_value = settle_meaning(name, values, dtype, meaning, max_value)
+    values = _values(raw, splits["train"].examples.dtype, meaning is Meaning.INTENSITY and max_value in (None, 255))
+    image = is_image(splits["train"].examples.shape[1:])
+    meaning, max_value = settle_meaning(name, values, dtype, meaning, max_value, image=image)
     if test is None:
         splits["train"], splits["test"] = _draw_test(splits["train"], test_fraction)
     return Dataset(
         name, splits["train"], splits["test"], max_value, meaning, splits.get("validation"), label_names, factor_names,
-        origin,
+        origin, values.missing,
     )  # fmt: skip
 
 
 def _raw(part: str, value: Any) -> Split:
     split = value if isinstance(value, Split) else Split(value)
-    examples: Any = split.examples
-    check_array(part, examples)
-    if isinstance(examples, np.ma.MaskedArray):
-        raise TypeError(f"{part} must be an array without a mask; got MaskedArray")
     # Neither of these may be read as a whole.
-    if not isinstance(examples, Lazy | np.memmap):
-        examples = np.asarray(examples)
+    examples: Any = split.examples if isinstance(split.examples, Lazy) else as_numpy(part, split.examples)
+    check_array(part, examples)
+    examples = examples if isinstance(examples, Lazy | np.ndarray) else np.asarray(examples)
     if len(examples.shape) < 2 or 0 in examples.shape:
         raise ValueError(f"{part} must hold examples [N, D], [N, H, W] or [N, H, W, C]; got shape {examples.shape}")
     return split._replace(examples=examples)
+
+
+def _unmasked(raw: dict[str, Split]) -> dict[str, Split]:
+    """The splits with NaN in place of what is masked; where one has a mask, all that are in memory become floats."""
+    if not any(isinstance(split.examples, np.ma.MaskedArray) for split in raw.values()):
+        return raw
+    return {part: split._replace(examples=_filled(part, split.examples)) for part, split in raw.items()}
+
+
+def _filled(part: str, array: Examples) -> Examples:
+    stored_dtype(part, array.dtype)
+    if isinstance(array, Lazy):
+        return array
+    return np.asarray(np.ma.filled(array.astype(np.float32), np.nan))
 
 
 def _checked(part: str, raw: Split, labels: np.ndarray | None) -> Split:
@@ -111,15 +148,13 @@ def _checked(part: str, raw: Split, labels: np.ndarray | None) -> Split:
 
 def _stored(part: str, array: Examples) -> Examples:
     dtype = stored_dtype(part, array.dtype)
-    grey = array.ndim == 3
     if isinstance(array, np.ndarray) and (array.dtype == dtype or not isinstance(array, np.memmap)):
-        array = convert(part, array, dtype)
-        return array[..., None] if grey else array
-    source, shape = _lazy(array), (*array.shape, 1) if grey else array.shape
-    if (source.dtype, source.shape) == (dtype, shape):
+        return convert(part, array, dtype)
+    source = _lazy(array)
+    if source.dtype == dtype:
         return source
-    read = lambda rows: convert(part, np.asarray(source.read(rows)), dtype).reshape(len(rows), *shape[1:])
-    return Lazy(read, shape, dtype, source.fingerprint)
+    read = lambda rows: convert(part, np.asarray(source.read(rows)), dtype)
+    return Lazy(read, source.shape, dtype, source.fingerprint)
 
 
 def _check_alike(splits: dict[str, Split]) -> None:

@@ -31,7 +31,7 @@ class Split(NamedTuple):
     """Examples with what is known of each."""
 
     examples: Examples  # [N, *E]; images are [N, H, W, C]
-    labels: np.ndarray | None = None  # [N] integers from 0
+    labels: np.ndarray | None = None  # [N] integers from 0; -1 has none
     factors: np.ndarray | None = None  # [N, F] integers from 0: the value of each factor it was made of
 
 

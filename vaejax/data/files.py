@@ -4,9 +4,9 @@ import difflib
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -22,11 +22,8 @@ READ_AT_ONCE = 2**20
 # What zipfile raises over damaged bytes (RuntimeError over a password).
 DAMAGE = (ValueError, KeyError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
-# What is said of an array that holds something else.
-NO_NUMBERS = ("must hold numbers", "must be an array of numbers")
 
-
-def read_npz(path: str | os.PathLike[str], keys: Sequence[str]) -> dict[str, np.ndarray]:
+def read_npz(path: str | os.PathLike[str], keys: Sequence[str], *, texts: bool = False) -> dict[str, np.ndarray]:
     """Read arrays of numbers from an npz archive, and nothing else that is in it.
 
     Nothing is read before the header of an array is known to be one of numbers and to agree with the size that the
@@ -35,6 +32,7 @@ def read_npz(path: str | os.PathLike[str], keys: Sequence[str]) -> dict[str, np.
     Args:
       path: the archive, compressed or not.
       keys: the names of the arrays.
+      texts: whether they may hold strings of a fixed width too, as labels do.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -49,7 +47,7 @@ def read_npz(path: str | os.PathLike[str], keys: Sequence[str]) -> dict[str, np.
     """
     with _open(path) as file, _archive(path, file) as archive:
         _check_keys(path, _keys(archive), keys)
-        return {key: _read_member(path, archive, key) for key in keys}
+        return {key: _read_member(path, archive, key, texts) for key in keys}
 
 
 def npz_keys(path: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -63,8 +61,12 @@ def npz_keys(path: str | os.PathLike[str]) -> tuple[str, ...]:
         return _keys(archive)
 
 
-def read_npy(path: str | os.PathLike[str]) -> np.ndarray:
+def read_npy(path: str | os.PathLike[str], *, texts: bool = False) -> np.ndarray:
     """The array of numbers in an npy file, mapped: what is looked at is read, and it cannot be written to.
+
+    Args:
+      path: the file.
+      texts: whether it may hold strings of a fixed width too, as labels do.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -77,13 +79,17 @@ def read_npy(path: str | os.PathLike[str]) -> np.ndarray:
     [2, 3]
     """
     with _open(path) as file:
-        header = read_header(str(path), file)
+        header = read_header(str(path), file, texts=texts)
         check_size(str(path), header, os.fstat(file.fileno()).st_size)
         return np.memmap(file, header.dtype, "r", header.start, header.shape, header.order)
 
 
 def load_npz(
-    path: str | os.PathLike[str], *, meaning: Meaning | None = None, max_value: float | None = None
+    path: str | os.PathLike[str],
+    *,
+    meaning: Meaning | None = None,
+    max_value: float | None = None,
+    axes: str | None = None,
 ) -> Dataset:
     """A data set of the arrays in an npz archive.
 
@@ -99,6 +105,7 @@ def load_npz(
       path: the archive.
       meaning: what the numbers say, as in `from_arrays`.
       max_value: the intensity of white, as in `from_arrays`.
+      axes: a letter for each axis of the examples, as in `from_arrays`.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -115,11 +122,15 @@ def load_npz(
     chosen = choose_arrays(path, npz_keys(path))
     arrays = read_npz(path, [examples for examples, _ in chosen.values()])
     splits = {split: Split(arrays[examples], _read_labels(path, key)) for split, (examples, key) in chosen.items()}
-    return _dataset(path, splits, meaning, max_value)
+    return _dataset(path, splits, meaning=meaning, max_value=max_value, axes=axes)
 
 
 def load_npy(
-    path: str | os.PathLike[str], *, meaning: Meaning | None = None, max_value: float | None = None
+    path: str | os.PathLike[str],
+    *,
+    meaning: Meaning | None = None,
+    max_value: float | None = None,
+    axes: str | None = None,
 ) -> Dataset:
     """A data set of the array in an npy file, which is mapped, so that it may be larger than the memory.
 
@@ -130,6 +141,7 @@ def load_npy(
       path: the file.
       meaning: what the numbers say, as in `from_arrays`.
       max_value: the intensity of white, as in `from_arrays`.
+      axes: a letter for each axis of the examples, as in `from_arrays`.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -144,31 +156,19 @@ def load_npy(
     """
     path = Path(path)
     beside = path.with_name(f"{path.stem}_labels.npy")
-    labels = _labels(lambda: np.array(read_npy(beside))) if beside.is_file() else None
-    return _dataset(path, {"train": Split(read_npy(path), labels)}, meaning, max_value)
+    labels = np.array(read_npy(beside, texts=True)) if beside.is_file() else None
+    return _dataset(path, {"train": Split(read_npy(path), labels)}, meaning=meaning, max_value=max_value, axes=axes)
 
 
-def _dataset(
-    path: str | os.PathLike[str], splits: dict[str, Split], meaning: Meaning | None, max_value: float | None
-) -> Dataset:
-    name, origin = Path(path).stem, str(path)
+def _dataset(path: str | os.PathLike[str], splits: dict[str, Split], **options: Any) -> Dataset:
     try:
-        return from_arrays(**splits, name=name, meaning=meaning, max_value=max_value, origin=origin)  # type: ignore[arg-type]
+        return from_arrays(**splits, name=Path(path).stem, origin=str(path), **options)  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 
 def _read_labels(path: str | os.PathLike[str], key: str | None) -> np.ndarray | None:
-    return None if key is None else _labels(lambda: read_npz(path, [key])[key])
-
-
-def _labels(read: Callable[[], np.ndarray]) -> np.ndarray:
-    try:
-        return read()
-    except ValueError as error:
-        if not any(words in str(error) for words in NO_NUMBERS):
-            raise
-        raise ValueError(f"{error} (labels that are strings must be stored as integers)") from error
+    return None if key is None else read_npz(path, [key], texts=True)[key]
 
 
 def _open(path: str | os.PathLike[str]) -> IO[bytes]:
@@ -199,7 +199,7 @@ def _check_keys(path: str | os.PathLike[str], there: Sequence[str], keys: Sequen
             raise ValueError(f"{path} has no array {key}{hint}; got {list_keys(there)}")
 
 
-def _read_member(path: str | os.PathLike[str], archive: zipfile.ZipFile, key: str) -> np.ndarray:
+def _read_member(path: str | os.PathLike[str], archive: zipfile.ZipFile, key: str, texts: bool) -> np.ndarray:
     where = f"{path}: {key}"
     info = archive.getinfo(f"{key}.npy")
     # Of no other compression it is known how much can come of a byte; numpy uses no other.
@@ -207,7 +207,7 @@ def _read_member(path: str | os.PathLike[str], archive: zipfile.ZipFile, key: st
         raise ValueError(f"{where} must be stored or deflated; got compression {info.compress_type}")
     try:
         with archive.open(info) as file:
-            header = read_header(where, file)
+            header = read_header(where, file, texts=texts)
             check_size(where, header, info.file_size)
             if header.nbytes > MAX_BYTES:
                 raise ValueError(f"{where} must be at most {MAX_BYTES} bytes; got {header.nbytes} (save it as an npy)")

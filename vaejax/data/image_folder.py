@@ -14,7 +14,7 @@ import numpy as np
 
 from vaejax.data.arrays import from_arrays
 from vaejax.data.dataset import Dataset, Meaning, Split
-from vaejax.data.image_listing import FORMATS, list_split, split_folders
+from vaejax.data.image_listing import FORMATS, list_split, split_folders, warn_of_targets
 from vaejax.data.images import check_fit, fit_image, import_pillow
 from vaejax.data.lazy import Lazy
 
@@ -33,6 +33,7 @@ class _File(NamedTuple):
     width: int
     height: int
     channels: int
+    pages: int
     sha256: str
 
 
@@ -48,13 +49,13 @@ def load_image_folder(
 
     Grey images have one channel, all others three, and so have all where some are grey and some are not: palettes are
     looked up, transparency is dropped, and a camera's remark on how it was held is followed in a tif only. Of several
-    frames or pages the first is taken. All images must have one size.
+    frames or pages the first is taken, with a warning. All images must have one size.
 
     With `crop`, a centred square of so many pixels is cut out first. With `size`, the largest centred part of that
     aspect is resized by PIL's bilinear filter, which averages where it shrinks.
 
     All files are read once, for a checksum. They are decoded when the examples are asked for. Files that are the same
-    in two splits are warned of.
+    in two splits are warned of, and so are two classes that are called as images and their masks.
 
     Args:
       folder: where the images are.
@@ -83,8 +84,10 @@ def load_image_folder(
         raise FileNotFoundError(f"{root} is missing, or is no folder")
     files = _look_at_all({split: list_split(root, path) for split, path in split_folders(root).items()})
     _warn_of_copies(root, files)
+    _warn_of_pages([file for split in files.values() for file in split])
     shape = _common_shape([file for split in files.values() for file in split], size, crop)
     classes = sorted({file.label for split in files.values() for file in split if file.label is not None})
+    warn_of_targets(root, classes)
     numbers: dict[str | None, int] = {name: number for number, name in enumerate(classes)}
     splits: dict[str, Any] = {split: _split(root, each, numbers, shape, size, crop) for split, each in files.items()}
     kind: dict[str, Any] = {"name": _printable(root.resolve().name), "meaning": Meaning.INTENSITY, "max_value": 255}
@@ -104,6 +107,17 @@ def _warn_of_copies(root: Path, files: dict[str, list[_File]]) -> None:
         count = "1 image occurs" if len(copies) == 1 else f"{len(copies)} images occur"
         example = " and ".join(str(path.relative_to(root)) for path in copies[0])
         warnings.warn(f"{root}: {count} in two splits, such as {example}", stacklevel=3)
+
+
+def _warn_of_pages(files: Sequence[_File]) -> None:
+    several = [file for file in files if file.pages > 1]
+    if several:
+        others = f" (and {len(several) - 1} more files of several pages)" if len(several) > 1 else ""
+        warnings.warn(
+            f"{several[0].path}: only the first of its {several[0].pages} pages or frames is read{others}; for all of "
+            "them, save each as a file, or give them to vaejax.data.from_arrays as one array",
+            stacklevel=3,
+        )
 
 
 def _printable(name: str) -> str:
@@ -137,7 +151,19 @@ def _look_at(path: Path, label: str | None) -> _File:
     content = path.read_bytes()
     image = _open(path, content)
     width, height = image.size
-    return _File(path, label, width, height, 1 if image.mode in GREY else 3, hashlib.sha256(content).hexdigest())
+    channels = 1 if image.mode in GREY else 3
+    return _File(path, label, width, height, channels, _pages(path, image), hashlib.sha256(content).hexdigest())
+
+
+def _pages(path: Path, image: Any) -> int:
+    # In what a camera saves there is a small copy of the picture, which is no page.
+    if image.format == "MPO":
+        return 1
+    try:
+        return int(getattr(image, "n_frames", 1))
+    # PIL lets through whatever its readers raise.
+    except Exception as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
 
 
 def _open(path: Path, content: bytes) -> Any:

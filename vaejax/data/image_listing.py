@@ -1,7 +1,8 @@
 """Which images a folder holds, in which split, and of which class."""
 
 import os
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 FORMATS = {
@@ -19,6 +20,13 @@ SPLITS = {
     "validation": ("validation", "valid", "val", "validate", "dev"),
     "test": ("test", "testing"),
 }
+
+# Folders of images and of what belongs to each of these, which are no classes.
+IMAGE_FOLDERS = {"image", "images", "img", "imgs", "jpegimages"}
+TARGET_FOLDERS = {
+    "annotations", "ground_truth", "groundtruth", "gt", "labels", "mask", "masks", "segmentation", "segmentations",
+    "targets",
+}  # fmt: skip
 
 
 def split_folders(root: Path) -> dict[str, Path]:
@@ -61,6 +69,18 @@ def list_split(root: Path, folder: Path) -> list[tuple[Path, str | None]]:
         what = f"{direct[0].name} beside the folder {labelled[0][1]}"
         raise ValueError(f"{folder} must hold images, or folders of images, each a class; got {what}")
     return sorted([*((path, None) for path in direct), *labelled], key=lambda pair: pair[0].parts)
+
+
+def warn_of_targets(root: Path, classes: Sequence[str]) -> None:
+    """Warn where two of the classes are called as images and what belongs to each of these, such as masks."""
+    images = [name for name in classes if name.casefold() in IMAGE_FOLDERS]
+    targets = [name for name in classes if name.casefold() in TARGET_FOLDERS]
+    if images and targets:
+        warnings.warn(
+            f"{root}: the folders {images[0]} and {targets[0]} are taken for two classes; for the images alone give "
+            f"the path of {images[0]}",
+            stacklevel=3,
+        )
 
 
 def _below(folder: Path, above: tuple[Path, ...]) -> Iterable[Path]:

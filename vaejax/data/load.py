@@ -162,7 +162,7 @@ def _read_path(path: Path, name: str, given: Mapping[str, Any]) -> Dataset:
     if suffix not in READERS:
         raise ValueError(f"{path} must be an .npz or .npy file, or a folder; got a file that ends in {path.suffix!r}")
     _refuse(name, {option: given[option] for option in ("size", "crop", "splits")})
-    return READERS[suffix](path, **numbers)
+    return READERS[suffix](path, axes=given["axes"], **numbers)
 
 
 def _is_known(name: str, folder: Folder) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 MAX_HEADER = 2**16
 MAGIC = b"\x93NUMPY"
 # The three entries of a header, as numpy and Python 2 (3L) write them. None is evaluated.
-TYPE = re.compile(r"""['"]descr['"]\s*:\s*['"]([<>|=]?[buif]\d{1,2})['"]""")
+TYPE = re.compile(r"""['"]descr['"]\s*:\s*['"]([<>|=]?(?:[buif]\d{1,2}|[US][1-9]\d{0,3}))['"]""")
 OBJECTS = re.compile(r"""['"]\|?O8?['"]""")
 ORDER = re.compile(r"""['"]fortran_order['"]\s*:\s*(True|False)""")
 SHAPE = re.compile(r"""['"]shape['"]\s*:\s*\(((?:\d{1,18}L?, ?){0,31}(?:\d{1,18}L?)?)\)""")
@@ -29,11 +29,11 @@ class Header(NamedTuple):
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def read_header(where: str, file: IO[bytes]) -> Header:
-    """Read the header with which a file starts.
+def read_header(where: str, file: IO[bytes], *, texts: bool = False) -> Header:
+    """Read the header with which a file starts: of numbers, or also of strings of up to 9,999 signs where `texts`.
 
     Raises:
-      ValueError: it is damaged, or one of something else than numbers; the message starts with `where`.
+      ValueError: it is damaged, or one of something else than that; the message starts with `where`.
     """
     start = file.read(8)
     if len(start) < 8 or start[:6] != MAGIC:
@@ -45,14 +45,15 @@ def read_header(where: str, file: IO[bytes]) -> Header:
     text = file.read(min(length, MAX_HEADER)).decode("latin-1")
     if len(text) != length:
         raise ValueError(f"{where} has a truncated or damaged header of {length} bytes")
-    return _parse(where, text.strip(), 8 + len(size) + length)
+    return _parse(where, text.strip(), 8 + len(size) + length, texts)
 
 
-def _parse(where: str, text: str, start: int) -> Header:
+def _parse(where: str, text: str, start: int, texts: bool) -> Header:
     kind, order, shape = TYPE.search(text), ORDER.search(text), SHAPE.search(text)
     if kind is None and OBJECTS.search(text):
-        raise ValueError(f"{where} must hold numbers; got objects, which are pickled and never loaded")
-    if kind is None or order is None or shape is None:
+        remedy = " (save strings as array.astype(str))" if texts else ""
+        raise ValueError(f"{where} must hold numbers; got objects, which are pickled and never loaded{remedy}")
+    if kind is None or order is None or shape is None or (not texts and kind[1].lstrip("<>|=")[0] in "US"):
         raise ValueError(f"{where} must be an array of numbers; got the header {text[:200]!r}")
     try:
         dtype = np.dtype(kind[1])

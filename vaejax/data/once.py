@@ -121,7 +121,8 @@ def _transform_split(dataset: Dataset, name: str, single: Single, batched: Singl
     # Not traced, so that it is seen to be right; it also shows shape and dtype.
     with _now():
         example = np.asarray(single(number, 0, first))
-    dtype = np.dtype(np.uint8) if dataset.meaning is Meaning.BINARY else example.dtype
+    # NaN marks what is missing, which bytes do not have.
+    dtype = np.dtype(np.uint8) if dataset.meaning is Meaning.BINARY and not dataset.missing else example.dtype
     size = max(1, min(EXAMPLES_AT_ONCE, ELEMENTS_AT_ONCE // max(1, first.size, example.size)))
 
     def read(rows: np.ndarray) -> np.ndarray:
@@ -133,6 +134,8 @@ def _transform_split(dataset: Dataset, name: str, single: Single, batched: Singl
             with _now():
                 values = np.asarray(batched(number, _filled(some, step), _filled(examples[some], step)))[: len(some)]
             what = f"once: results of the {name} split"
+            if not dataset.missing:
+                _check_present(what, start, values)
             check_meaning(what, values_of(what, start, values), dataset.meaning, dataset.max_value)
             results[start : start + step] = values
         return results
@@ -143,6 +146,13 @@ def _transform_split(dataset: Dataset, name: str, single: Single, batched: Singl
     if "<lambda>" in label:
         raise ValueError("once: a transform of lazy examples must have a name, which the checksum needs; got a lambda")
     return Lazy(read, shape, dtype, f"{examples.fingerprint}, {label}, split {number}")
+
+
+def _check_present(what: str, start: int, values: np.ndarray) -> None:
+    """Raise on NaN, which only marks a missing number where the data set has those."""
+    absent = np.isnan(values).reshape(len(values), -1).any(axis=1) if values.dtype.kind == "f" else np.zeros(1, bool)
+    if absent.any():
+        raise ValueError(f"{what} must be finite in float32; got NaN in example {start + int(np.argmax(absent))}")
 
 
 def _filled(array: np.ndarray, size: int) -> np.ndarray:

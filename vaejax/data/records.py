@@ -156,6 +156,6 @@ def read_records(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(fill, range(0, count, READ_AT_ONCE)))
     arrays = {"examples": examples, "labels": labels, "factors": factors}
-    # A class that is not known is stored as -1.
-    known = {"examples": True, "labels": fields.label and labels.min() >= 0, "factors": bool(fields.factors)}
+    # A class that is not known is stored as -1, in test splits of competitions that of every example.
+    known = {"examples": True, "labels": fields.label and labels.max() >= 0, "factors": bool(fields.factors)}
     return {name: array for name, array in arrays.items() if known[name]}

@@ -22,7 +22,7 @@ from vaejax.types import Shape
 
 NAMES = ("train", "validation", "test")
 # Changed whenever the same records are decoded to other arrays, which are then made anew.
-FORMAT = 1
+FORMAT = 2
 # How many examples are looked at where not all are read.
 LOOKED_AT = 1000
 # All bytes of the records go into the fingerprint where they are no more than so many; else so many of each file at so

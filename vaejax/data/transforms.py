@@ -55,7 +55,7 @@ def threshold(images: ArrayLike, max_value: ArrayLike, at: ArrayLike = 0.5) -> A
     Binary data without a draw, on which nats are others than on those of `binarize`.
 
     Raises:
-      ValueError: a concrete `max_value` that is not positive, or `at` outside [0, 1).
+      ValueError: a concrete `max_value` that is not positive, `at` outside [0, 1), or an intensity that is NaN.
 
     >>> import jax.numpy as jnp
     >>> threshold(jnp.array([0, 7, 8, 9, 16], jnp.uint8), 16).tolist()
@@ -65,6 +65,7 @@ def threshold(images: ArrayLike, max_value: ArrayLike, at: ArrayLike = 0.5) -> A
     check_array("at", at)
     _check_max_value(max_value)
     check_support("at", at, lambda value: (value >= 0) & (value < 1), "at least 0 and below 1")
+    check_support("images", images, lambda value: ~jnp.isnan(value), "numbers")
     # A product, since the quotient of two whole numbers may be rounded to either side of `at`.
     return (jnp.asarray(images, jnp.float32) > at * max_value).astype(jnp.float32)
 

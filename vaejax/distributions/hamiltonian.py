@@ -7,7 +7,14 @@ import jax
 import jax.numpy as jnp
 
 from vaejax.checks import check_array, check_callable, check_count, check_distribution, check_positive, check_support
-from vaejax.distributions._base import abstract_draw, distribution, draw_shape, event_ndims_of, static
+from vaejax.distributions._base import (
+    abstract_draw,
+    at_least_float32,
+    distribution,
+    draw_shape,
+    event_ndims_of,
+    static,
+)
 from vaejax.distributions.interop import has_trait, trait_of
 from vaejax.types import Array, ArrayLike, Distribution, Shape
 
@@ -102,16 +109,20 @@ class HamiltonianPosterior:
 
     def _draw(self, key: Array) -> tuple[Array, Array]:
         base_key, momentum_key = jax.random.split(key)
-        start = self.base.sample(base_key)
+        (start,) = at_least_float32(self.base.sample(base_key))
+        # In the dtype of the draw, which the loop carries.
+        step_size, inverse_temperature = (
+            jnp.asarray(value, start.dtype) for value in (self.step_size, self.inverse_temperature)
+        )
         noise = jax.random.normal(momentum_key, start.shape, start.dtype)
-        root = 1 / jnp.sqrt(self.inverse_temperature)
+        root = 1 / jnp.sqrt(inverse_temperature)
         force = jax.grad(lambda z: jnp.sum(self.log_joint(z)))
 
         def step(state: tuple[Array, Array], count: Array) -> tuple[tuple[Array, Array], None]:
             z, momentum = state
-            momentum = momentum + self.step_size / 2 * force(z)
-            z = z + self.step_size * momentum
-            momentum = momentum + self.step_size / 2 * force(z)
+            momentum = momentum + step_size / 2 * force(z)
+            z = z + step_size * momentum
+            momentum = momentum + step_size / 2 * force(z)
             # 1 / sqrt(inverse temperature) falls from `root` to 1 with the square of the step.
             before, after = (root + (1 - root) * (k / self.num_steps) ** 2 for k in (count, count + 1))
             return (z, momentum * after / before), None

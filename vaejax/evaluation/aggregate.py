@@ -1,6 +1,5 @@
 """The aggregate posterior `q(z) = 1/N sum_n q(z|x_n)` of a data set: its density, its information, its moments."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -42,13 +41,13 @@ def aggregate_log_density(z: Array, q: Distribution, *, chunk_size: int = 256) -
 
     `log q(z_b) = log 1/N sum_n q(z_b|x_n)`
 
-    It takes B N log-densities, `chunk_size^2` of them at once, so memory does not grow with either. Posteriors of your
-    own whose parameters have no leading axis of N, or of 1 where they are shared, are taken all N at once.
+    It takes B N log-densities, `chunk_size^2` of them at once, or N where that is more. The posteriors are never taken
+    apart: the axes of their parameters that belong to the examples cannot be told from the shapes.
 
     Args:
       z: latents, `[B, *Z]`.
       q: the posteriors of N examples as one distribution of batch shape `[N]`.
-      chunk_size: how many posteriors to look at at once, and about as many latents.
+      chunk_size: the square root of how many log-densities to compute at once.
 
     Raises:
       TypeError: a posterior without a density (Delta), or whose density is known for its own draws only.
@@ -67,21 +66,14 @@ def aggregate_log_density(z: Array, q: Distribution, *, chunk_size: int = 256) -
     if jnp.ndim(z) != len(shape) or jnp.shape(z)[1:] != shape[1:]:
         expected = ", ".join(map(str, ("B", *shape[1:])))
         raise ValueError(f"aggregate_log_density: z must have shape [{expected}]; got {jnp.shape(z)}")
-    size, pick = _chunks(as_native(q), shape[0], chunk_size)
-    indices = jnp.arange(-(-shape[0] // size) * size).reshape(-1, size)
+    posteriors = as_native(q)
 
     def log_total(single: Array) -> Array:
-        def add_chunk(total: Array, rows: Array) -> tuple[Array, None]:
-            each = pick(rows).log_prob(jnp.broadcast_to(single, (size, *single.shape)))
-            # The last chunk repeats a posterior to be as long as the others.
-            each = jnp.where(rows < shape[0], each, -jnp.inf)
-            return jnp.logaddexp(total, jax.nn.logsumexp(each)), None
+        (each,) = at_least_float32(posteriors.log_prob(jnp.broadcast_to(single, shape)))
+        return jax.nn.logsumexp(each)
 
-        (start,) = at_least_float32(jnp.full((), -jnp.inf, jnp.result_type(single, float)))
-        return jax.lax.scan(add_chunk, start, indices)[0]
-
-    count = max(1, min(len(z), chunk_size * chunk_size // size))
-    return jax.lax.map(log_total, z, batch_size=count) - jnp.log(shape[0])
+    count = max(1, min(len(z), chunk_size * chunk_size // shape[0]))
+    return jax.lax.map(log_total, jnp.asarray(z), batch_size=count) - jnp.log(shape[0])
 
 
 def information(
@@ -181,15 +173,3 @@ def _check_posteriors(owner: str, q: Any) -> Shape:
             f"{owner}: q must have one batch axis, the examples; got draws of shape {shape} with {ndims} event axes"
         )
     return shape
-
-
-def _chunks(q: Any, count: int, chunk_size: int) -> tuple[int, Callable[[Array], Any]]:
-    """How many posteriors to look at at once, and a function of their indices to them."""
-    leaves = [jnp.shape(leaf) for leaf in jax.tree.leaves(q)]
-    # Of parameters that do not say which example they belong to, none can be left out.
-    if any(leaf is q for leaf in jax.tree.leaves(q)) or not all(shape and shape[0] in (1, count) for shape in leaves):
-        return count, lambda rows: q
-    size = min(chunk_size, count)
-
-    # A parameter that all share has an axis of one.
-    return size, lambda rows: jax.tree.map(lambda leaf: leaf[jnp.minimum(rows, len(leaf) - 1)], q)

@@ -138,7 +138,8 @@ def _fit(
         parameters, memory = state
         gradient = jax.grad(loss)(parameters, jax.random.fold_in(key, index))
         updates, memory = optimizer.update(gradient, memory, parameters)
-        return (jax.tree.map(jnp.add, parameters, updates), memory), None
+        moved = jax.tree.map(lambda old, update: (old + update).astype(old.dtype), parameters, updates)
+        return (moved, memory), None
 
     loc = jnp.asarray(q.mean, jnp.result_type(q.variance))
     parameters = loc, jnp.broadcast_to(jnp.log(jnp.asarray(q.scale, loc.dtype)), loc.shape)

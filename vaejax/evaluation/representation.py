@@ -32,7 +32,7 @@ def linear_probe(train_codes: Any, train_labels: Any, test_codes: Any, test_labe
 
     Args:
       train_codes: posterior means, `[N, *Z]`.
-      train_labels: integers, `[N]`.
+      train_labels: integers, `[N]`; examples of a negative label have none and are left out, here and below.
       test_codes: `[M, *Z]`.
       test_labels: `[M]`; a class that was not in training is always wrong.
 
@@ -162,11 +162,17 @@ def contingency(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def check_labelled(owner: str, codes: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Codes `[N, Z]` in double precision and labels `[N]`; raises where they are none, or of different lengths."""
+    """Codes `[N, Z]` in double precision and labels `[N]` of the examples that have one, which is not negative.
+
+    Raises where they are none, or of different lengths.
+    """
     points, truth = check_codes(f"{owner} codes", codes), check_labels(f"{owner} labels", labels)
     if len(points) != len(truth):
         raise ValueError(f"{owner} codes and labels must be equally long; got {len(points)} and {len(truth)}")
-    return points, truth
+    known = truth >= 0
+    if not known.any():
+        raise ValueError(f"{owner} labels must hold one of at least 0; got none, so no example has a label")
+    return points[known], truth[known]
 
 
 def check_codes(name: str, codes: Any) -> np.ndarray:

@@ -65,7 +65,8 @@ def given(dataset: Dataset, examples: ArrayLike) -> Chosen:
         kept = f"{dataset.dtype} from 0 to {dataset.max_value:g}"
         raise TypeError(f"examples must be as {dataset.name} stores them, {kept}; got {stored.dtype}")
     low, high = _limits(dataset)
-    if not (low <= stored.min() and stored.max() <= high):
+    there = stored[~np.isnan(stored)] if dataset.missing and stored.dtype.kind == "f" else stored
+    if not ((low <= there) & (there <= high)).all():
         wanted = f"from {low:g} to {high:g}, as {dataset.name} stores them"
         raise ValueError(f"examples must be {wanted}; got numbers from {stored.min()} to {stored.max()}")
     return Chosen(stored.astype(dataset.dtype), np.arange(len(stored)), evaluation_keys(), {})

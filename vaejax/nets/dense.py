@@ -2,6 +2,7 @@
 
 import jax
 from flax import nnx
+from flax.nnx.nn.dtypes import promote_dtype
 
 from vaejax.nets.bilinear import define_derivatives, define_primitive
 from vaejax.types import Array
@@ -17,7 +18,7 @@ class Dense(nnx.Linear):
 
 
 def product(x: Array, kernel: Array) -> Array:
-    """`x @ kernel`, of `[N, A]` and `[A, B]`.
+    """`x @ kernel`, of `[N, A]` and `[A, B]`, in the floating dtype that both promote to.
 
     A train step maps over examples and an objective over samples. For `@` the gradient of the kernel is then a sum over
     two axes or three, for which XLA moves its operands about; here it is one over the rows of two matrices.
@@ -26,6 +27,7 @@ def product(x: Array, kernel: Array) -> Array:
     >>> product(jnp.ones((8, 784)), jnp.ones((784, 400))).shape
     (8, 400)
     """
+    x, kernel = promote_dtype((x, kernel))
     return _forward.bind(x[None], kernel[None])[0]
 
 

@@ -31,6 +31,8 @@ def make_net(make: MakeModule, inputs: Sequence[Shape], outputs: Shape) -> Net:
 
     The module is split once, here: what is left of it is a static description, and each call merges it with the
     parameters it is given. It sees one batch axis; the net takes any, and those of several inputs are broadcast.
+    Variables that are no parameters are constants: the running averages of `nnx.BatchNorm(use_running_average=True)`,
+    say. Layers that change theirs in the forward pass are refused.
 
     Args:
       make: `nnx.Rngs` to a module, arrays `[N, *inputs[0]]`, `[N, *inputs[1]]`, ... to `[N, prod(outputs)]`.
@@ -39,7 +41,8 @@ def make_net(make: MakeModule, inputs: Sequence[Shape], outputs: Shape) -> Net:
 
     Raises:
       TypeError: `make` cannot be called.
-      ValueError, of `apply`: inputs of other event axes, or another number of them.
+      ValueError, of `apply`: inputs of other event axes, or another number of them; a layer that changes a variable,
+        such as `nnx.Dropout` and `nnx.BatchNorm` as they are trained.
 
     >>> import jax, jax.numpy as jnp
     >>> from flax import nnx
@@ -48,7 +51,10 @@ def make_net(make: MakeModule, inputs: Sequence[Shape], outputs: Shape) -> Net:
     (5, 8, 20, 2)
     """
     check_callable("make_net: make", make)
-    description, _ = _split(make)
+    description, _, state = _split(make)
+    if state:
+        with jax.ensure_compile_time_eval():
+            state = jax.jit(lambda: _split(make, jax.random.key(0))[2])()
 
     def init(key: Array) -> Params:
         check_key(key)
@@ -65,7 +71,7 @@ def make_net(make: MakeModule, inputs: Sequence[Shape], outputs: Shape) -> Net:
             jnp.broadcast_to(array, batch + tuple(event)).reshape(math.prod(batch), *event)
             for array, event in zip(arrays, inputs, strict=True)
         ]
-        raw = nnx.merge(description, params)(*rows)
+        raw = _call(nnx.merge(description, params, state), *rows)
         return raw.reshape(batch + tuple(outputs)).astype(jnp.promote_types(raw.dtype, jnp.float32))
 
     return Net(init, apply)
@@ -80,18 +86,40 @@ def check_event(name: str, value: Array, event: Shape) -> Array:
     return value
 
 
-def _split(make: MakeModule, key: Array | None = None) -> tuple[nnx.GraphDef[Any], Params]:
-    """The static description of a module and its parameters (abstract ones where there is no key)."""
-    module: Any
-    if key is None:
-        module = nnx.eval_shape(lambda: make(nnx.Rngs(params=jax.random.key(0))))
-    else:
-        module = make(nnx.Rngs(params=key))
+def _split(make: MakeModule, key: Array | None = None) -> tuple[nnx.GraphDef[Any], Params, Params]:
+    """The static description of a module, its parameters and its other variables (abstract where there is no key)."""
+    module: Any = nnx.eval_shape(lambda: make(_streams(jax.random.key(0)))) if key is None else make(_streams(key))
     for _, layer in nnx.iter_modules(module):
         if isinstance(layer, LAYERS) and layer.promote_dtype is dtypes.promote_dtype:
             layer.promote_dtype = _promote
-    description, state = nnx.split(module, nnx.Param)
-    return description, nnx.to_pure_dict(state)
+    description, state = nnx.split(module)
+    params, others = nnx.split_state(state, nnx.Param, ...)
+    return description, nnx.to_pure_dict(params), nnx.to_pure_dict(others)
+
+
+def _streams(key: Array) -> nnx.Rngs:
+    """What a module draws from when it is made. The first carry of a recurrent layer is the same in each call."""
+    return nnx.Rngs(jax.random.fold_in(key, 1), params=key, carry=0)
+
+
+def _call(module: Any, *rows: Array) -> Array:
+    """What a module makes of its inputs; raises where it changes a variable on the way."""
+
+    def variables() -> dict[tuple[Any, ...], Any]:
+        return dict(nnx.to_flat_state(nnx.state(module, nnx.Not(nnx.Param))))
+
+    before = {path: variable.get_raw_value() for path, variable in variables().items()}
+    raw: Array = module(*rows)
+    for path, variable in variables().items():
+        # A recurrent layer counts the carries that it has begun with, all of them alike.
+        is_carry = getattr(variable, "tag", None) == "carry"
+        if path in before and variable.get_raw_value() is not before[path] and not is_carry:
+            raise ValueError(
+                f"make_net: {'/'.join(map(str, path))} ({type(variable).__name__}) changes in the forward pass, and "
+                f"layers with a state of their own cannot be trained yet; use nnx.LayerNorm or nnx.GroupNorm in place "
+                f"of nnx.BatchNorm, and nnx.Dropout with deterministic=True"
+            )
+    return raw
 
 
 def _promote(arrays: Any, /, *, dtype: Any = None, inexact: bool = True) -> Any:

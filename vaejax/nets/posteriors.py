@@ -38,7 +38,8 @@ def full_normal(size: int, bound: Bound | None = bound_log_scale) -> Head:
             raise ValueError(f"full_normal: size must be the number of latents, {raw.shape[-2]}; got {size}")
         rows = raw[..., 1:]
         diagonal = jnp.exp(bounded(jnp.diagonal(rows, axis1=-2, axis2=-1), bound))
-        return MultivariateNormal(raw[..., 0], jnp.tril(rows, -1) + diagonal[..., None] * jnp.eye(size))
+        identity = jnp.eye(size, dtype=diagonal.dtype)
+        return MultivariateNormal(raw[..., 0], jnp.tril(rows, -1) + diagonal[..., None] * identity)
 
     return Head(1 + size, distribution)
 

@@ -12,6 +12,7 @@ h = ceil(H / 2), is
 
 import jax
 import jax.numpy as jnp
+from flax.nnx.nn.dtypes import promote_dtype
 
 from vaejax.nets.bilinear import define_derivatives, define_primitive
 from vaejax.types import Array
@@ -30,7 +31,8 @@ def convolve(x: Array, kernel: Array) -> Array:
       kernel: `[4, 4, C, O]`.
 
     Returns:
-      `[N, ceil(H / 2), ceil(W / 2), O]`, as `jax.lax.conv_general_dilated` with "SAME" padding.
+      `[N, ceil(H / 2), ceil(W / 2), O]`, as `jax.lax.conv_general_dilated` with "SAME" padding, in the floating dtype
+      that x and the kernel promote to.
 
     Raises:
       ValueError: other shapes.
@@ -42,6 +44,7 @@ def convolve(x: Array, kernel: Array) -> Array:
     if jnp.ndim(x) != 4 or jnp.shape(kernel)[:3] != (4, 4, x.shape[3]):
         expected = "x must be [N, H, W, C] and kernel [4, 4, C, O]"
         raise ValueError(f"convolve: {expected}; got {jnp.shape(x)} and {jnp.shape(kernel)}")
+    x, kernel = promote_dtype((x, kernel))
     return _forward.bind(x[None], kernel[None])[0]
 
 
@@ -58,7 +61,7 @@ def convolve_transposed(y: Array, kernel: Array, size: tuple[int, int]) -> Array
       size: H and W of the result, 2h or 2h - 1 and 2w or 2w - 1.
 
     Returns:
-      `[N, H, W, C]`.
+      `[N, H, W, C]`, in the floating dtype that y and the kernel promote to.
 
     Raises:
       ValueError: other shapes, or a size that `convolve` does not make y of.
@@ -72,6 +75,7 @@ def convolve_transposed(y: Array, kernel: Array, size: tuple[int, int]) -> Array
         raise ValueError(f"convolve_transposed: {expected}; got {jnp.shape(y)} and {jnp.shape(kernel)}")
     if tuple(map(_half, size)) != y.shape[1:3]:
         raise ValueError(f"convolve_transposed: size must be 2h or 2h - 1 by 2w or 2w - 1 of y {y.shape}; got {size}")
+    y, kernel = promote_dtype((y, kernel))
     return _transposed.bind(y[None], kernel[None], size=tuple(size))[0]
 
 
@@ -173,7 +177,7 @@ def _forward_elsewhere(x: Array, kernel: Array) -> Array:
 
 
 def _transposed_elsewhere(y: Array, kernel: Array, *, size: tuple[int, int]) -> Array:
-    x = jax.ShapeDtypeStruct((len(y), *size, kernel.shape[2]), y.dtype)
+    x = jax.ShapeDtypeStruct((y.shape[0], *size, kernel.shape[2]), y.dtype)
     return jax.linear_transpose(lambda x: _forward_elsewhere(x, kernel), x)(y)[0]
 
 

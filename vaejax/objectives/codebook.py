@@ -4,8 +4,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vaejax.checks import check_array, check_count, check_key, check_nonnegative, check_positive, check_support
+from vaejax.distributions._base import at_least_float32
 from vaejax.types import Array, ArrayLike
 
 
@@ -84,7 +86,8 @@ def update_codebook(
 
     At its fixed point, up to epsilon, every code is the mean of what is assigned to it. One that
     nothing is assigned to drifts to the origin once its count is below epsilon, which
-    `revive_dead_codes` is against. No gradient passes.
+    `revive_dead_codes` is against. No gradient passes. The state is in float32 or more: in bfloat16 a count stops at
+    256, and a decay of 0.999 is 1.
 
     The stages of a residual quantization have a state each, with a leading axis of stages:
     `jax.vmap(update_codebook, in_axes=(0, -2, -1))(states, q.stage_inputs, q.indices)`.
@@ -108,6 +111,7 @@ def update_codebook(
     >>> update_codebook(state, jnp.array([[3.0], [5.0]]), jnp.array([0, 0]), decay=0.0).codebook.item()
     4.0
     """
+    state = _precise(state)
     vectors = _vectors("update_codebook: inputs", inputs, state)
     num_codes = len(state.codebook)
     chosen = _indices("update_codebook: indices", indices, num_codes)
@@ -118,7 +122,6 @@ def update_codebook(
     check_support("update_codebook: decay", decay, lambda value: (value >= 0) & (value <= 1), "in [0, 1]")
     check_nonnegative("update_codebook: epsilon", epsilon)
 
-    state = jax.lax.stop_gradient(state)
     decay, epsilon = (jnp.asarray(value, state.codebook.dtype) for value in (decay, epsilon))
     batch_counts = jax.ops.segment_sum(jnp.ones_like(vectors[:, 0]), chosen, num_codes)
     batch_sums = jax.ops.segment_sum(vectors, chosen, num_codes)
@@ -154,9 +157,9 @@ def revive_dead_codes(key: Array, state: CodebookState, inputs: Array, *, thresh
     [[0.0], [2.0]]
     """
     check_key(key)
+    state = _precise(state)
     vectors = _vectors("revive_dead_codes: inputs", inputs, state)
     check_nonnegative("revive_dead_codes: threshold", threshold)
-    state = jax.lax.stop_gradient(state)
     threshold = jnp.asarray(threshold, state.counts.dtype)
     dead = state.counts < threshold
     fresh = _draw(key, vectors, jnp.cumsum(dead) - 1)
@@ -190,6 +193,11 @@ def codebook_usage(indices: Array, num_codes: int) -> CodebookUsage:
     counts = jax.ops.segment_sum(jnp.ones(chosen.shape), chosen, num_codes)
     entropy = jnp.sum(jax.scipy.special.entr(counts / chosen.size))
     return CodebookUsage(jnp.exp(entropy), jnp.mean(counts > 0, dtype=counts.dtype))
+
+
+def _precise(state: CodebookState) -> CodebookState:
+    """The state without a gradient, in one dtype of 32 bits or more."""
+    return CodebookState(*jax.lax.stop_gradient(at_least_float32(*state)))
 
 
 def _quotient(codebook: Array, counts: Array, sums: Array, epsilon: Array) -> Array:
@@ -226,6 +234,7 @@ def _indices(name: str, indices: Any, num_codes: int) -> Array:
         raise TypeError(f"{name} must be integers; got dtype {indices.dtype}")
     if indices.size == 0:
         raise ValueError(f"{name} must not be empty; got shape {indices.shape}")
-    inside = lambda value: (value >= 0) & (value < num_codes)
+    # In NumPy, whose comparisons take any integer: 256 is none that uint8 holds.
+    inside = lambda value: jnp.asarray((np.asarray(value) >= 0) & (np.asarray(value) < num_codes))
     check_support(name, indices, inside, f"from 0 to {num_codes - 1}")
     return indices.reshape(-1)

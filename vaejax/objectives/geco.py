@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaejax.checks import check_nonnegative, check_positive, is_concrete
+from vaejax.distributions._base import at_least_float32
 from vaejax.types import Array, ArrayLike
 
 
@@ -21,7 +22,7 @@ class GecoState(NamedTuple):
 def init_geco(multiplier: float = 1.0) -> GecoState:
     """The state before the first step."""
     check_positive("init_geco: multiplier", multiplier)
-    return GecoState(jnp.asarray(multiplier, jnp.float32), jnp.zeros(()), jnp.zeros((), jnp.int32))
+    return GecoState(jnp.asarray(multiplier, jnp.float32), jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
 
 
 def update_geco(
@@ -50,12 +51,15 @@ def update_geco(
     check_nonnegative("update_geco: decay", decay)
     if is_concrete(decay) and not np.all(np.asarray(decay) < 1):
         raise ValueError(f"update_geco: decay must be below 1; got {decay}")
-    shortfall = target - jnp.mean(jax.lax.stop_gradient(log_likelihood))
+    (log_likelihood,) = at_least_float32(jax.lax.stop_gradient(log_likelihood))
+    shortfall = target - jnp.mean(log_likelihood)
     average = jnp.where(state.step == 0, shortfall, decay * state.average + (1 - decay) * shortfall)
     # One step changes the weight by a factor of e at most, however far the goal is.
     growth = jnp.exp(jnp.clip(rate * average, -1.0, 1.0))
     multiplier = jnp.clip(state.multiplier * growth, 1e-6, 1e6)
     known = jnp.isfinite(shortfall)
-    return GecoState(
+    after = GecoState(
         jnp.where(known, multiplier, state.multiplier), jnp.where(known, average, state.average), state.step + known
     )
+    # In the dtype of the state, whatever that of the target or the rate: a loop carries it.
+    return jax.tree.map(lambda new, old: new.astype(jnp.result_type(old)), after, state)

@@ -183,6 +183,11 @@ def residual_quantize(codebooks: Array, z: Array, event_ndims: int = 1) -> Vecto
 def _nearest(codebook: Array, z: Array) -> Array:
     """The index of the nearest code: codebook `[C, D]` and z `[*B, D]` to `[*B]` int32."""
     codebook, z = jax.lax.stop_gradient((codebook, z))
+    # From a code in their midst: far from the origin, differences of squares have no digits left. A mean of all codes
+    # would be far from most where a few are far away.
+    from_mean = jnp.sum((codebook - jnp.mean(codebook, axis=0)) ** 2, axis=-1)
+    center = codebook[jnp.argmin(from_mean)]
+    codebook, z = codebook - center, z - center
     # |z|^2 is left out of |z - e|^2: it is the same for every code, and would cost digits.
     products = jnp.einsum("...d,cd->...c", z, codebook, precision="highest")
     return jnp.argmin(jnp.sum(codebook**2, axis=-1) - 2.0 * products, axis=-1).astype(jnp.int32)

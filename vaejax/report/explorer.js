@@ -15,8 +15,10 @@ const size = data.program.sizes[data.program.output];
 const TABLEAU = ["#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f", "#edc948", "#b07aa1", "#ff9da7", "#9c755f",
   "#8f8a87"];
 const classes = labels ? Math.max(data.names.length, ...labels.map((label) => label + 1)) : 0;
-const colour = (label) => (classes <= TABLEAU.length ? TABLEAU[label] : `hsl(${(360 * label) / classes} 62% 55%)`);
-const labelName = (label) => data.names[label] ?? String(label);
+// A negative label says that an example has none.
+const colour = (label) => (label < 0 ? "#bbbbbb"
+  : classes <= TABLEAU.length ? TABLEAU[label] : `hsl(${(360 * label) / classes} 62% 55%)`);
+const labelName = (label) => (label < 0 ? "no label" : data.names[label] ?? String(label));
 const format = (axis) => rounded(axis).replace("-", "\u2212");
 const style = (name) => getComputedStyle(root).getPropertyValue(name);
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));

@@ -108,7 +108,7 @@ def explorer_html(
       black: what is shown as black, or the lower end of the chart at first.
       white: what is shown as white, or the upper end.
       codes: `[n, *Z]`, z of some test examples, the dots of the plane.
-      labels: `[n]`, integers that colour the dots.
+      labels: `[n]`, integers that colour the dots, negative where there is none.
       label_names: of the labels.
       originals: `[n, *E]`, the examples as the decoder should give them; only with codes.
       mean: of the normal law from which random z are drawn, and where the explorer begins; broadcast to z.

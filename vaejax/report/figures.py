@@ -67,13 +67,13 @@ def contact_sheet(
 
 
 def reconstructions(x: ArrayLike, means: ArrayLike, white: float = 1.0, black: float = 0.0) -> Figure:
-    """Data above, and below each image the mean of p(x|z) at its posterior mean."""
+    """Data above, what is missing (NaN) in black, and below each image the mean of p(x|z) at its posterior mean."""
     columns, rows = min(16, len(np.asarray(x))), -(-len(np.asarray(x)) // 16)
     height, width = np.shape(x)[1:3]
     across = across_of(columns, width)
     figure = new_figure(across, 2 * (across * rows * height / (columns * width) + 0.4))
     above, below = figure.subplots(2, 1)
-    draw_images(above, x, columns, white, "data x", black)
+    draw_images(above, np.nan_to_num(x, nan=black), columns, white, "data x", black)
     draw_images(below, means, columns, white, "reconstruction: mean of p(x|z), z the posterior mean", black)
     return figure
 

@@ -13,6 +13,7 @@ from vaejax.types import ArrayLike
 
 # More bars than this are drawn by their rank.
 MAX_NAMED = 40
+UNLABELLED = "#bbbbbb"
 
 
 def draw_latents(
@@ -23,12 +24,18 @@ def draw_latents(
     names: Sequence[str] = (),
     pair: tuple[int, int] = (0, 1),
 ) -> None:
-    """Scatter two of the axes of posterior means `[N, Z]`, coloured by label where there are any, into `axes`."""
+    """Scatter two of the axes of posterior means `[N, Z]`, coloured by label where there are any, into `axes`.
+
+    Examples of a negative label have none and are grey, below the others.
+    """
     means = np.asarray(means)[:, list(pair)]
-    if labels is None:
-        axes.scatter(means[:, 0], means[:, 1], s=6, linewidths=0)
-    else:
-        labels = np.asarray(labels)
+    labels = np.full(len(means), -1) if labels is None else np.asarray(labels)
+    known = labels >= 0
+    if not known.all():
+        colour = UNLABELLED if known.any() else None
+        axes.scatter(means[~known, 0], means[~known, 1], c=colour, s=6, linewidths=0)
+    if known.any():
+        means, labels = means[known], labels[known]
         count = max(len(names), int(labels.max()) + 1)
         colours = colormaps["tab10" if count <= 10 else "turbo"].resampled(count)
         points = axes.scatter(

@@ -62,14 +62,22 @@ def init_state(
       params: the parameters to begin with.
       optimizer: the one that the step is made with.
       extra: what a stateful loss begins with.
-      with_ema: whether a moving average of the parameters is kept, for a step with `ema_decay`.
+      with_ema: whether a moving average of the parameters is kept, in float32 or more, for a step with `ema_decay`.
     """
     check_key(key)
     params, extra = jax.tree.map(_strongly_typed, (params, extra))
-    # A copy, since a step that donates its state must not be handed one buffer twice.
-    ema = jax.tree.map(jnp.copy, params) if with_ema else ()
+    ema = jax.tree.map(_precise_copy, params) if with_ema else ()
     skipped = Skipped(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), key, extra, ema, skipped)
+
+
+def _precise_copy(leaf: Any) -> Array:
+    """The start of a moving average: in half precision, small updates of it would be rounded away.
+
+    It is a copy, since a step that donates its state must not be handed one buffer twice.
+    """
+    wide = jnp.promote_types(leaf.dtype, jnp.float32) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype
+    return jnp.array(leaf, wide)
 
 
 def _strongly_typed(leaf: Any) -> Any:
