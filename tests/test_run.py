@@ -245,7 +245,7 @@ BAD = {
         ["mnist_vae", "--dataset", "experiments/pictures"], "all images must be alike; .*give size=.height, width."
     ),
     "a file that is not there": (["vae", "--dataset", "none.npz"], "there is no file or folder none.npz"),
-    "no meaning": (["vae", "--dataset", "x.npy", "--meaning", "gray"], "meaning.*gray"),
+    "no meaning": (["vae", "--dataset", "x.npy", "--meaning", "gray"], "gray.*--meaning"),
 }  # fmt: skip
 
 

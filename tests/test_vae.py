@@ -86,6 +86,14 @@ def test_real_numbers_are_standardized_by_what_is_trained_on(monkeypatch):
     np.testing.assert_allclose(p.scale, TABLE.std(axis=0), rtol=1e-4)
 
 
+def test_counts_begin_at_their_means(monkeypatch):
+    """Of a million, too, which the bound on what a net gives out would keep away."""
+    built, _ = build(monkeypatch, COUNTS, Meaning.COUNTS, COUNTS.max())
+    params = jax.tree.map(lambda leaf: 0 * leaf, random_params(built.model, 0.1))
+    mean = built.model.decode(params, np.zeros(2, np.float32)).mean
+    np.testing.assert_allclose(mean, [*COUNTS[:54].mean(axis=0)[:2], 1 / 54], rtol=1e-4)
+
+
 def test_what_is_missing_is_in_no_figure(monkeypatch):
     examples = with_missing(TABLE)
     built, _ = build(monkeypatch, examples, Meaning.REAL, np.nanmax(np.abs(examples)))

@@ -53,6 +53,13 @@ def test_elements_that_are_always_missing_stay_as_they_are():
     np.testing.assert_array_equal(fitted, [[0, 0], [1, 1]])
 
 
+def test_a_constant_keeps_its_scale():
+    """The mean of 49 numbers of 0.1 is not 0.1."""
+    constant = np.full((49, 1), 0.1)
+    assert constant.std(axis=0) > 0
+    assert data.standardize(constant).scale == 1
+
+
 def test_bad_input_is_named():
     with pytest.raises(TypeError, match=r"standardize: examples .*list"):
         data.standardize([[1.0]])

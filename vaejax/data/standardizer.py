@@ -64,9 +64,10 @@ def standardize(examples: Examples, num_examples: int | None = None) -> Standard
     parts = (_moments(np.asarray(examples[start : min(start + size, total)])) for start in range(0, total, size))
     found = reduce(_merge, parts)
     deviation = np.sqrt(found.squares / np.maximum(found.number, 1)).astype(np.float32)
-    # By its range: rounding leaves a constant a variance.
-    scale = np.where((found.high > found.low) & (deviation > np.finfo(np.float32).tiny), deviation, np.float32(1))
-    return Standardizer(found.mean.astype(np.float32), scale)
+    mean, kind = found.mean.astype(np.float32), np.finfo(np.float32)
+    # Rounding leaves a constant a deviation, which float32 does not tell from 0.
+    varies = deviation > np.maximum(kind.eps * np.abs(mean), kind.tiny)
+    return Standardizer(mean, np.where(varies, deviation, np.float32(1)))
 
 
 class _Moments(NamedTuple):
@@ -75,8 +76,6 @@ class _Moments(NamedTuple):
     number: np.ndarray
     mean: np.ndarray
     squares: np.ndarray  # of the differences from the mean, in all
-    low: np.ndarray
-    high: np.ndarray
 
 
 def _moments(part: np.ndarray) -> _Moments:
@@ -85,8 +84,7 @@ def _moments(part: np.ndarray) -> _Moments:
     count = known.sum(axis=0)
     mean = np.sum(part, axis=0, where=known) / np.maximum(count, 1)
     squares = np.sum((part - mean) ** 2, axis=0, where=known)
-    low = np.min(part, axis=0, where=known, initial=np.inf)
-    return _Moments(count, mean, squares, low, np.max(part, axis=0, where=known, initial=-np.inf))
+    return _Moments(count, mean, squares)
 
 
 def _merge(a: _Moments, b: _Moments) -> _Moments:
@@ -94,4 +92,4 @@ def _merge(a: _Moments, b: _Moments) -> _Moments:
     count = a.number + b.number
     share, apart = b.number / np.maximum(count, 1), b.mean - a.mean
     squares = a.squares + b.squares + apart**2 * a.number * share
-    return _Moments(count, a.mean + apart * share, squares, np.minimum(a.low, b.low), np.maximum(a.high, b.high))
+    return _Moments(count, a.mean + apart * share, squares)
