@@ -9,7 +9,7 @@ import pytest
 
 import vaejax
 from tests.parameters import random_params
-from vaejax import data, outcome, program, stages
+from vaejax import cli, data, outcome, program, stages
 from vaejax.data import Meaning
 from vaejax.experiment import load_experiment
 from vaejax.settings import settings_from
@@ -47,6 +47,8 @@ def build(monkeypatch, examples, meaning, max_value, **settings):
 
 def with_missing(examples):
     holes = RANDOM.random(examples.shape) < 0.3
+    # No example without a number.
+    holes.reshape(len(holes), -1)[:, 0] = False
     return np.where(holes, np.nan, examples).astype(np.float32)
 
 
@@ -133,3 +135,39 @@ def test_settings_come_back_from_json_as_they_were():
     assert settings_from(vae.Settings, there | {"meaning": None}).meaning is None
     with pytest.raises(ValueError, match="'grey' is not a valid Meaning"):
         settings_from(vae.Settings, there | {"meaning": "grey"})
+
+
+END_TO_END = {
+    "counts": {"x": COUNTS},
+    "channels first": {"x": np.uint8(255 * GREY.repeat(3, axis=3).transpose(0, 3, 1, 2))},
+    "missing": {"x": with_missing(TABLE), "y": np.arange(60) % 3 - 1},
+    "missing pixels": {"x": with_missing(255 * GREY)},
+}
+WORDS = {
+    "counts": ["--meaning", "counts"],
+    "channels first": ["--axes", "NCHW", "--channels", "2"],
+    "missing pixels": ["--meaning", "intensity", "--max-value", "255"],
+}
+COMMANDS = (
+    ["evaluate", "--samples", "5", "--examples", "5", "--gaps", "1", "--simulated", "1", "--temperatures", "3"],
+    ["encode"], ["reconstruct"], ["generate", "--count", "3"], ["generate", "--draw", "--output", "drawn.npz"],
+    ["interpolate"], ["traverse", "--axes", "0"], ["report"], ["export"], ["replay", "--step", "1"],
+)  # fmt: skip
+
+
+@pytest.mark.slow("a run of each kind and every command of it; the tests above prove their parts")
+@pytest.mark.parametrize("kind", END_TO_END)
+def test_every_command_works_on_a_run_of_any_data(kind, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    np.savez("data.npz", **END_TO_END[kind])
+    small = ["--epochs", "2", "--hidden-sizes", "4", "--latent-size", "2", "--output", "run"]
+    path = str(Path(__file__).parent.parent / "experiments" / "vae.py")
+    assert cli.main(["train", path, "--dataset", "data.npz", *small, *WORDS.get(kind, [])]) == 0
+    for command, *words in COMMANDS:
+        assert cli.main([command, "run", *words]) == 0, (command, capsys.readouterr().err)
+    for name in ("results.json", "evaluation.json", "metrics.jsonl"):
+        assert "NaN" not in (text := Path("run", name).read_text())
+        assert name == "evaluation.json" or "null" not in text.replace('"report": null', "")
+    made = np.load("drawn.npz")["x"]
+    assert np.isfinite(made).all()
+    assert made.shape[1:] == ((4, 4, 3) if kind == "channels first" else END_TO_END[kind]["x"].shape[1:])
