@@ -155,7 +155,6 @@ def test_two_opinions_are_weighted_by_their_precision(x64):
     np.testing.assert_allclose(difference, np.full(7, difference[0]), rtol=1e-10)
 
 
-@pytest.mark.slow("another way to pass the weights; two gradients to compile")
 def test_numpyros_normals_are_weighted_as_ours():
     theirs = numpyro.distributions.Normal(0.0, 2.0).expand((5, 2)).to_event(1)
     both = jax.jit(
@@ -172,6 +171,7 @@ def test_numpyros_normals_are_weighted_as_ours():
         vaejax.precision_weighted(Normal(0.0, 1.0), vaejax.Laplace(0.0, 1.0))
 
 
+@pytest.mark.slow("another way to pass the weights; two gradients to compile")
 def test_hyperparameters_may_be_traced_and_gradients_are_finite():
     chain = Chain()
 
