@@ -20,7 +20,7 @@ EXPERIMENTS = {
     "digits_vae": SMALL,
     "digits_vae_2d": SMALL,
     "dsprites_vae": SMALL,
-    "image_vae": {**SMALL, "dataset": "mnist"},
+    "vae": {**SMALL, "dataset": "mnist"},
     "mnist_aevb": SMALL,
     "mnist_iwae": {**SMALL, "num_samples": 2},
     "mnist_iwae_two_layers": {**SMALL, "num_samples": 2},

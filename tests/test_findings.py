@@ -44,13 +44,13 @@ def test_findings_are_lines():
 def test_findings_come_back_from_their_file(tmp_path):
     assert read_findings(tmp_path) == {}
     write_findings(tmp_path, FOUND)
-    assert "NaN" not in (tmp_path / "evaluation.json").read_text()
     found = read_findings(tmp_path)
     assert found["test"] == FOUND["test"]
     assert (found["odd"].title, found["odd"].remarks) == ("Odd", ["A remark."])
-    # JSON has neither: they are words, and come back.
+    # JSON has neither NaN nor infinity.
     assert math.isnan(found["odd"].figures["k"].value)
-    assert found["odd"].figures["far"].value == -math.inf
+    assert math.isnan(found["odd"].figures["far"].value)
+    assert found["odd"].figures["far"].standard_error is None
 
 
 @pytest.mark.parametrize("content", ["[1]", '{"test": 1}', '{"test": {"title": "x", "figures": {"a": {}}}}', "{"])

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from tests.parameters import random_params
-from vaejax import data, outcome
+from vaejax import data, nets, outcome
+from vaejax.evaluation import Verdict
 from vaejax.experiment import load_experiment
 from vaejax.settings import Training
 
@@ -97,6 +98,27 @@ def test_an_example_has_the_same_x_and_noise_in_a_smaller_test_set(whole):
     # As it would not have, were its noise that of its neighbour.
     second = figures_of(params_of_tiny(), IMAGES[1:32])
     assert not np.allclose(second["negative_elbo"], whole["negative_elbo"][1:32])
+
+
+def test_a_likelihood_that_is_wider_than_the_data_is_called_so():
+    """`heads.normal()` on grey images in [0, 1], of which a part is missing: the posterior collapses, and why."""
+    grey = np.where(np.random.default_rng(1).random(IMAGES.shape) < 0.2, np.nan, IMAGES / 16).astype(np.float32)
+    likelihood = nets.heads.with_missing(nets.heads.normal(1.5))
+    experiment = experiment_of(grey)._replace(
+        model=nets.mlp((4, 4, 1), 3, hidden_sizes=(), likelihood=likelihood),
+        prepare=lambda key, x: jnp.asarray(x),
+        objective=lambda params, key, x: tiny.build(tiny.Settings()).objective(params, key, jnp.nan_to_num(x)),
+    )
+    measured = outcome.measure(experiment, params_of_tiny(0.0))
+    np.testing.assert_allclose(measured.relative_width, 1.5**2 / np.nanvar(grey, axis=0).mean(), rtol=1e-5)
+    assert measured.collapse().status is Verdict.FULL
+    assert "learned_normal" in measured.collapse().text
+    assert "learned_normal" not in measured._replace(relative_width=np.asarray(1.0)).collapse().text
+
+
+def test_there_is_no_verdict_from_too_few_examples():
+    measured = outcome.Measured({}, np.zeros(1, np.uint32), np.zeros((1, 2), np.float32), None, np.ones((1, 2)))
+    assert measured.collapse().status is Verdict.UNKNOWN
 
 
 def test_examples_that_are_alike_are_binarized_differently():

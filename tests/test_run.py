@@ -64,7 +64,7 @@ GENERATIVE = {
     "curves.png",
 }  # fmt: skip
 PICTURES = {
-    "image_vae": GENERATIVE,
+    "vae": GENERATIVE,
     "digits_vae": GENERATIVE,
     "digits_ae": {"reconstructions.png", "curves.png", "traversals.png", "interpolations.png", "latents.png"},
     "digits_vae_2d": GENERATIVE | {"manifold.png"},
@@ -154,7 +154,7 @@ def test_every_experiment_runs_and_writes_its_folder(name, request, tmp_path, ca
 def run_experiment(name, folder, request):
     """Two epochs of an experiment, on data that look like its own."""
     extra = []
-    if name == "image_vae":
+    if name == "vae":
         extra = ["--dataset", str(request.getfixturevalue("few_images"))]
     if name in LARGE:
         if name in REAL and "VAEJAX_DATA" not in os.environ:
@@ -244,7 +244,8 @@ BAD = {
     "colours for a Bernoulli": (
         ["mnist_vae", "--dataset", "experiments/pictures"], "all images must be alike; .*give size=.height, width."
     ),
-    "counts for a VAE of images": (["image_vae", "--dataset", "none.npz"], "there is no file or folder none.npz"),
+    "a file that is not there": (["vae", "--dataset", "none.npz"], "there is no file or folder none.npz"),
+    "no meaning": (["vae", "--dataset", "x.npy", "--meaning", "gray"], "gray.*--meaning"),
 }  # fmt: skip
 
 

@@ -97,9 +97,16 @@ def check_scalar(name: str, value: Any) -> None:
 
 
 def check_positive(name: str, value: Any, hint: str = "") -> None:
-    """Raise where an element of a concrete `value` is not positive."""
-    if is_concrete(value) and not np.all(np.asarray(value) > 0):
-        raise ValueError(f"{name} must be positive; got values down to {np.min(np.asarray(value))}{hint}")
+    """Raise where an element of a concrete `value` is not positive and finite; the hint is for one of 0 or less."""
+    if not is_concrete(value):
+        return
+    values = np.asarray(value)
+    if np.isnan(values).any():
+        raise ValueError(f"{name} must be positive and finite; got NaN")
+    if np.any(values <= 0):
+        raise ValueError(f"{name} must be positive; got values down to {values.min()}{hint}")
+    if np.isinf(values).any():
+        raise ValueError(f"{name} must be positive and finite; got values up to inf")
 
 
 def check_callable(name: str, value: Any) -> None:

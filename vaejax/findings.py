@@ -62,7 +62,7 @@ def write_findings(folder: Path, findings: Findings) -> None:
     content = {
         name: {
             "title": section.title,
-            "figures": {key: _finite(figure._asdict()) for key, figure in section.figures.items()},
+            "figures": {key: figure._asdict() for key, figure in section.figures.items()},
             "remarks": section.remarks,
             "status": section.status,
         }
@@ -97,17 +97,13 @@ def _section(content: Mapping[str, Any]) -> Section:
 
 
 def _figure(content: Mapping[str, Any]) -> Figure:
-    error = content["standard_error"]
-    known = {"value": float(content["value"]), "standard_error": None if error is None else float(error)}
-    return Figure(**{**content, **known})
-
-
-def _finite(content: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN and no infinity: they are words."""
-    return {
-        name: str(each) if isinstance(each, float) and not math.isfinite(each) else each
-        for name, each in content.items()
+    """A figure as it was written; what was not finite is NaN, and an error that was not is unknown."""
+    error, value = content["standard_error"], content["value"]
+    known = {
+        "value": math.nan if value is None else float(value),
+        "standard_error": None if error is None else float(error),
     }
+    return Figure(**{**content, **known})
 
 
 def _number(value: float) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from vaejax.durable import write_durably
 from vaejax.settings import Running
+from vaejax.strict_json import dump_json
 from vaejax.training.hosts import agree, from_first_host, is_first_host
 
 CONFIG, LOCK, RESULTS = "config.json", "lock", "results.json"
@@ -221,7 +222,7 @@ def read_json(path: Path) -> Any:
 
 def differences(stored: Config, config: Config, *, with_soft: bool) -> list[str]:
     """What two configs differ in, in words, the settings first."""
-    there, here = _flat(stored), _flat(json.loads(json.dumps(config)))
+    there, here = _flat(stored), _flat(json.loads(dump_json(config)))
     ignored = IGNORED if with_soft else (*IGNORED, *SOFT)
     names = [name for name in {**here, **there} if not _is_in(name, ignored) and there.get(name) != here.get(name)]
     names.sort(key=lambda name: (_is_in(name, SOFT), not _is_in(name, ("settings",))))
@@ -254,5 +255,5 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON that is there whole or not at all."""
-    write_durably(path, (json.dumps(content, indent=2) + "\n").encode())
+    """Write JSON that is there whole or not at all; see `dump_json`."""
+    write_durably(path, (dump_json(content, indent=2) + "\n").encode())

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaejax.data import Examples, Meaning
-from vaejax.distributions import as_native, kl_per_axis
+from vaejax.distributions import Masked, Normal, as_native, kl_per_axis
 from vaejax.evaluation import LABELS, Collapse, Estimate, Verdict, active_units, estimate, judge_collapse, per_example
 from vaejax.experiment import Experiment, Settings
 from vaejax.types import Array, Params
@@ -119,6 +119,7 @@ class Measured(NamedTuple):
     means: np.ndarray  # [N, *Z] of the posteriors
     variances: np.ndarray | None  # [N, *Z]; None where there is no closed form, or no density
     kl_per_axis: np.ndarray | None  # [N, *Z] in nats; None where it has no closed form
+    relative_width: np.ndarray | None = None  # [] variance of p(x|z) by that of x; None where p(x|z) is no Normal
 
     def estimates(self) -> dict[str, Estimate]:
         """The mean of each figure with its standard error."""
@@ -139,7 +140,14 @@ class Measured(NamedTuple):
             # The divergence from the prior is never below the mutual information.
             mutual_information = self.figures["kl"].mean()
         variance = self.means[rows].var(axis=0)
-        return judge_collapse(kl, variance, posterior_variance=noise, mutual_information=mutual_information)
+        return judge_collapse(
+            kl,
+            variance,
+            posterior_variance=noise,
+            mutual_information=mutual_information,
+            num_examples=int(rows.sum()),
+            relative_width=None if self.relative_width is None else float(self.relative_width),
+        )
 
     def finite(self) -> np.ndarray:
         """Which examples have a code that is finite, `[N]`."""
@@ -159,27 +167,56 @@ def measure(experiment: Experiment, params: Params) -> Measured:
         return figures_of(params, number, example), latents_of(params, number, example)
 
     figures, latents = map_examples(of_example)(params, experiment.dataset.test.examples)
+    width = _relative_width(experiment, keys, latents.get("likelihood_variance"))
     return Measured(
-        figures, latents["fingerprint"], latents["mean"], latents.get("variance"), latents.get("kl_per_axis")
+        figures,
+        latents["fingerprint"],
+        latents["mean"],
+        latents.get("variance"),
+        latents.get("kl_per_axis"),
+        width,
     )
 
 
+def _relative_width(experiment: Experiment, keys: Keys, variances: np.ndarray | None) -> np.ndarray | None:
+    """The variance of p(x|z) by that of x over test examples, both means over elements; None where x is constant."""
+    if variances is None:
+        return None
+    examples = experiment.dataset.test.examples
+    numbers = np.arange(min(TOGETHER, len(examples), max(2, MEASURED_AT_ONCE // max(1, 4 * examples[:1].size))))
+    x = map_examples(lambda _, *example: prepare_example(experiment, keys, *example))({}, examples, numbers)
+    x = np.ma.masked_invalid(np.asarray(x, np.float64))
+    spread = np.mean(np.var(x, axis=0))
+    return np.asarray(variances.mean() / spread) if spread > 0 else None
+
+
 def stored_latents(experiment: Experiment, keys: Keys) -> OfExample:
-    """`(params, number, example)` to `mean`, `variance` and `kl_per_axis`, where they are known, and `fingerprint`."""
+    """`(params, number, example)` to the `mean`, `variance` and `kl_per_axis` of a posterior, where they are known.
+
+    Besides there is the `fingerprint` of x, and of a Normal p(x|z) its `likelihood_variance`, a mean over elements.
+    """
 
     def latents(params: Params, number: Array, example: Array) -> dict[str, Array]:
         x = prepare_example(experiment, keys, number, example)
         q = experiment.model.encode(params, x)
         # The same draws for all: means that differ do so by the examples.
         mean = posterior_mean(jax.random.clone(keys.mean), q)
-        p = as_native(jax.eval_shape(lambda z: experiment.model.decode(params, z), mean))
+        p = as_native(experiment.model.decode(params, mean))
         # The nats of a mass are not those of a density.
         kind = jnp.uint32(bool(getattr(p, "is_discrete", False)))
         known = {"variance": variance_of(q), "kl_per_axis": divergence_per_axis(experiment, params, q)}
+        known["likelihood_variance"] = None if (normal := normal_of(p)) is None else jnp.mean(normal.variance)
         found = {name: each for name, each in known.items() if each is not None}
         return {"mean": mean, "fingerprint": fingerprint(x) + kind, **found}
 
     return latents
+
+
+def normal_of(p: Any) -> Normal | None:
+    """A likelihood that is a Normal, or one of what is observed; None of another."""
+    native = as_native(p)
+    base = native.base if isinstance(native, Masked) else native
+    return base if isinstance(base, Normal) else None
 
 
 def variance_of(q: Any) -> Array | None:
@@ -227,7 +264,7 @@ def example_figures(experiment: Experiment, white: float) -> Callable[[Params, A
     """`(params, key, x)` to the figures of one example, by name.
 
     To the parts of what is reported comes `squared_error`: from x to the mean of p(x|z) at the posterior
-    mean, summed over the image, with white as 1.
+    mean, summed over what is not missing of the image, with white as 1.
     """
 
     def figures(params: Params, key: Array, x: Array) -> dict[str, Array]:
@@ -236,6 +273,8 @@ def example_figures(experiment: Experiment, white: float) -> Callable[[Params, A
         each = per_example((experiment.report or experiment.objective)(params, report_key, x[None]))
         z = posterior_mean(mean_key, experiment.model.encode(params, x))
         error = (x - experiment.model.decode(params, z).mean) / white  # type: ignore[attr-defined]
+        if experiment.dataset.missing:
+            error = jnp.where(jnp.isnan(x), 0.0, error)
         return {name: values[0] for name, values in each.items()} | {"squared_error": jnp.sum(error**2)}
 
     return figures

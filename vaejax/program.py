@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from vaejax.experiment import Experiment, Settings
 from vaejax.feed import make_feed, seed_streams
 from vaejax.memory import largest_array
 from vaejax.objectives import negative_mean
-from vaejax.outcome import example_figures, shades_of
+from vaejax.outcome import example_figures, normal_of, shades_of
 from vaejax.settings import NotFinitePolicy
 from vaejax.training import (
     Feed,
@@ -46,6 +47,8 @@ CONVOLUTIONS = {"convolve", "convolve_transposed", "conv_general_dilated"}
 MAX_CHECKED, CHECKED_AT_ONCE = 2**17, 2**12
 # Of examples that are read for it, and the numbers of all that are looked at together.
 MAX_READ, NUMBERS_AT_ONCE = 512, 2**24
+# How many times the variance of a likelihood the squared error may be before training, or the other way round.
+MISFIT = 1e4
 
 
 class Program(NamedTuple):
@@ -190,7 +193,10 @@ def final_params(state: TrainState) -> Params:
 
 
 def check_fit(experiment: Experiment, settings: Settings) -> None:
-    """Raise where settings, data, model and likelihood do not fit each other; nothing is trained yet."""
+    """Raise where settings, data, model and likelihood do not fit each other; nothing is trained yet.
+
+    Warns where real numbers are far from the scale at which their likelihood begins.
+    """
     settings.check()
     settings.steps_per_epoch(experiment.dataset)
     # An abstract key: only the preparation of the data computes anything here.
@@ -208,6 +214,7 @@ def check_fit(experiment: Experiment, settings: Settings) -> None:
             if not start:
                 likelihood = jax.eval_shape(partial(_reconstruct, experiment), params, key, x)
             _check_values(experiment.dataset, likelihood, x)
+    _check_scale(experiment, settings, x[:MAX_READ])
     check_step(experiment, settings)
     # What could go wrong with it at the end goes wrong now.
     shades_of(experiment)
@@ -242,12 +249,34 @@ def _check_values(dataset: Dataset, likelihood: Any, x: Array) -> None:
             raise ValueError(f"{error}; {_remedies(dataset)}") from error
 
 
+def _check_scale(experiment: Experiment, settings: Settings, x: Array) -> None:
+    """Warn where real numbers would begin a hundred standard deviations away, or fill a hundredth of one."""
+    if experiment.dataset.meaning is not Meaning.REAL:
+        return
+
+    def compare(key: Array, x: Array) -> tuple[Array, Array, Array] | None:
+        params_key, draw_key = jax.random.split(key)
+        p = normal_of(_reconstruct(experiment, experiment.model.init(params_key), draw_key, x))
+        return None if p is None else (jnp.nanmean(x**2), jnp.nanmean((x - p.mean) ** 2), jnp.mean(p.variance))
+
+    compared = jax.jit(compare)(jax.random.key(settings.seed), x)
+    if compared is None:
+        return
+    square, error, variance = map(float, compared)
+    # Also where either is NaN or infinite.
+    if not (variance / MISFIT < square and error < variance * MISFIT):
+        warnings.warn(
+            f"the data set {experiment.dataset.name} is far from the scale of its likelihood: its mean square is "
+            f"{square:.3g}, and before training the squared error is {error:.3g} on average and the variance "
+            f"{variance:.3g}; standardize it (data.standardize, or nets.heads.standardized to keep its units)",
+            stacklevel=3,
+        )
+
+
 def _remedies(dataset: Dataset) -> str:
     """What fits data of a meaning."""
     if dataset.missing:
-        return (
-            "NaN is missing: give the likelihood p as vaejax.Masked(p), as the experiment image_vae does, or fill it in"
-        )
+        return "NaN is missing: give the likelihood p as vaejax.Masked(p), as the experiment vae does, or fill it in"
     levels = int(dataset.max_value) + 1
     match dataset.meaning:
         case Meaning.BINARY:
@@ -261,12 +290,12 @@ def _remedies(dataset: Dataset) -> str:
             return (
                 f"for intensities from 0 to {dataset.max_value:g}, either draw them as 0 and 1 (data.binarize, for a "
                 "Bernoulli), or take a likelihood of [0, 1] (data.to_unit, for nets.heads.continuous_bernoulli() or "
-                f"normal()){as_levels if whole else ''}"
+                f"learned_normal()){as_levels if whole else ''}"
             )
         case Meaning.COUNTS:
             return "for counts take nets.likelihoods.poisson() or negative_binomial()"
         case Meaning.REAL:
-            return "for real numbers take nets.heads.normal() or learned_normal()"
+            return "for real numbers take nets.heads.learned_normal(), on data that are standardized (data.standardize)"
 
 
 def check_step(experiment: Experiment, settings: Settings) -> None:

@@ -62,7 +62,10 @@ def read_result(folder: Path) -> RunResult:
         }
         pictures = [folder / name for name in content["pictures"]]
         report = content.get("report") and folder / content["report"]
-        found = {**content, "folder": folder, "test": test, "pictures": pictures, "report": report}
+        # What was not finite is null in JSON.
+        kl = content.get("kl_per_axis") and np.array(content["kl_per_axis"], float).tolist()
+        known = {"folder": folder, "test": test, "pictures": pictures, "report": report, "kl_per_axis": kl}
+        found = {**content, **known}
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} is damaged: {error!r}") from error
     _check_fields(path, RunResult, found)

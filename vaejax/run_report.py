@@ -26,11 +26,12 @@ from vaejax.results import RunResult
 from vaejax.types import Params, Shape
 
 REPORT = "report.html"
-TONES = {Verdict.NONE: "good", Verdict.PARTIAL: "warn", Verdict.FULL: "bad"}
+TONES = {Verdict.NONE: "good", Verdict.PARTIAL: "warn", Verdict.FULL: "bad", Verdict.UNKNOWN: "warn"}
 HEADLINES = {
     Verdict.NONE: "The latents are in use.",
     Verdict.PARTIAL: "The latents have collapsed in part.",
     Verdict.FULL: "The latents have collapsed.",
+    Verdict.UNKNOWN: "Whether the latents are in use is not known.",
 }
 # What the pictures show, in the order in which they are read.
 CAPTIONS = {

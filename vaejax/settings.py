@@ -232,6 +232,8 @@ def settings_from(kind: type, values: Mapping[str, Any]) -> Any:
 def _setting_from(kind: Any, value: Any) -> Any:
     if dataclasses.is_dataclass(kind):
         return settings_from(kind, value)  # type: ignore[arg-type]
-    if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        return kind(value)
+    # A setting may also be None.
+    kinds = [each for each in (kind, *typing.get_args(kind)) if isinstance(each, type) and issubclass(each, enum.Enum)]
+    if kinds and value is not None:
+        return kinds[0](value)
     return tuple(value) if isinstance(value, list) else value

@@ -81,7 +81,7 @@ def take_apart(experiment: Experiment, settings: Settings, state: TrainState, ba
     # The same noise each time.
     again = lambda: inputs._replace(key=jax.random.clone(inputs.key))
     yield _stage("parameters", state.params)
-    yield _stage("images", images, batch)
+    yield _stage("images", _there(experiment, images), batch)
     yield from _forward(experiment, again(), batch)
     loss, gradient = jax.jit(_gradient_fn(experiment, settings))(again())
     yield _stage("loss", loss)
@@ -103,7 +103,7 @@ def _forward(experiment: Experiment, inputs: _Inputs, batch: Examples) -> Iterat
     over: Any = (lambda function: function) if whole else jax.vmap
     keys = jax.jit(over(jax.random.split))(inputs.key if whole else _keys_of(inputs))
     x = jax.jit(over(experiment.prepare))(keys[..., 0], inputs.images if whole else inputs.images[:, None])
-    yield _stage("x", x, batch)
+    yield _stage("x", _there(experiment, x), batch)
 
     def parts(inputs: _Inputs, keys: Array, x: Any) -> dict[str, dict[str, Array]]:
         return over(lambda key, x: _parts(experiment, inputs, key, x))(keys, x)
@@ -113,6 +113,11 @@ def _forward(experiment: Experiment, inputs: _Inputs, batch: Examples) -> Iterat
     # Reduced where they are made: parameters that all examples share would take room for each.
     looked = jax.jit(lambda *arguments: jax.tree.map(_look, parts(*arguments), axes))(*arguments)
     yield from (_as_stage(name, looked[name], batch) for name in STAGES_OF_TERMS if looked[name])
+
+
+def _there(experiment: Experiment, examples: Array) -> Array:
+    """Examples with 0 for what is missing, where NaN says so: it is no fault of the step."""
+    return jnp.where(jnp.isnan(examples), 0, examples) if experiment.dataset.missing else examples
 
 
 STAGES_OF_TERMS = ("posterior", "latents", "likelihood", "terms")

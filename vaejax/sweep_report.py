@@ -32,12 +32,14 @@ def table(members: list[dict[str, Any]]) -> list[list[str]]:
     return rows
 
 
-def _mean_and_error(means: list[float]) -> str:
+def _mean_and_error(means: list[float | None]) -> str:
     if not means:
         return "-"
-    if len(means) == 1:
-        return f"{means[0]:.2f}"
-    return f"{np.mean(means):.2f} ± {np.std(means, ddof=1) / len(means) ** 0.5:.2f}"
+    # What was not finite is null in JSON.
+    values = np.array(means, float)
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{values.mean():.2f} ± {values.std(ddof=1) / len(values) ** 0.5:.2f}"
 
 
 def draw(members: list[dict[str, Any]], folder: Path) -> Iterator[Path]:

@@ -1,7 +1,6 @@
 """What was measured, as a table, as JSON, as a picture and as Markdown."""
 
 import datetime
-import json
 import os
 import platform
 import subprocess
@@ -13,6 +12,8 @@ from typing import Any, NamedTuple
 import jax
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from vaejax.strict_json import dump_json
 
 from .timing import Contest, times_faster
 
@@ -165,7 +166,7 @@ def as_json(parts: Mapping[str, Part], about: Mapping[str, Any]) -> str:
         }
         for name, part in parts.items()
     }
-    return json.dumps({"environment": about, "parts": plain}, indent=1)
+    return dump_json({"environment": about, "parts": plain}, indent=1)
 
 
 def _contest_as_json(contest: Contest) -> dict[str, Any]:

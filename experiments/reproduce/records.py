@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vaejax.durable import write_durably
+from vaejax.strict_json import dump_json
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -71,9 +72,15 @@ def read_records(path: Path) -> Records:
         return {}
     try:
         content = json.loads(path.read_text())
-        return {row: {int(seed): Record(**each) for seed, each in seeds.items()} for row, seeds in content.items()}
-    except (TypeError, ValueError, AttributeError) as error:
+        return {row: {int(seed): _record(each) for seed, each in seeds.items()} for row, seeds in content.items()}
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} is damaged: {error!r}; remove it to run its rows again") from error
+
+
+def _record(content: Mapping[str, Any]) -> Record:
+    """A record as it was written; a figure that was not finite is null in JSON."""
+    figures = {name: math.nan if content[name] is None else content[name] for name in ("value", "negative_elbo")}
+    return Record(**{**content, **figures})
 
 
 def write_record(path: Path, row: str, seed: int, record: Record) -> None:
@@ -85,7 +92,7 @@ def write_record(path: Path, row: str, seed: int, record: Record) -> None:
         for name, seeds in sorted(records.items())
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_durably(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+    write_durably(path, (dump_json(content, indent=1, sort_keys=True) + "\n").encode())
 
 
 EXAMPLE = Record(90.0, 0.1, 95.0, 20, 0.0, 1000, 5000, 60.0, 20.0, {}, {}, {}, {})

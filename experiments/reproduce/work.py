@@ -18,6 +18,7 @@ from vaejax.program import final_params
 from vaejax.progress import TrainingProgress
 from vaejax.results import read_measured
 from vaejax.settings import Running, settings_from
+from vaejax.strict_json import dump_json
 from vaejax.trainer import METRICS
 from vaejax.training import Report, TrainState
 from vaejax.writers.json_lines import read_json_lines
@@ -39,7 +40,7 @@ def settings_of(row: Row, size: Size, module: Any, seed: int) -> Any:
 
 def identity(settings: Any) -> dict[str, Any]:
     """The settings but for where it runs, as JSON has them."""
-    content = json.loads(json.dumps(dataclasses.asdict(settings)))
+    content = json.loads(dump_json(dataclasses.asdict(settings)))
     del content["running"]
     return content
 

@@ -328,3 +328,24 @@ def test_without_a_closed_divergence_the_mutual_information_decides(told, status
 def test_of_axes_of_which_nothing_is_known_nothing_is_said():
     found = judge_collapse(None, np.array([0.5, 0.4]), mutual_information=3.0)
     assert found.text == "The latents vary with the examples and carry up to 3 nats about them: no collapse seen."
+
+
+@pytest.mark.parametrize(("count", "status"), [(1, Verdict.UNKNOWN), (19, Verdict.UNKNOWN), (20, Verdict.FULL)])
+@pytest.mark.parametrize("known", [{"kl_per_axis": np.zeros(2)}, {"kl_per_axis": None}])
+def test_a_verdict_takes_twenty_examples(known, count, status):
+    """The variance over one example is 0, which is no collapse."""
+    found = judge_collapse(active_variance=np.zeros(2), num_examples=count, **known)
+    assert found.status is status
+    assert (f"({count})" in found.text) is (status is Verdict.UNKNOWN)
+    assert found.dead == (() if status is Verdict.UNKNOWN else (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("width", "advises"), [(None, False), (1.0, False), (2.5, True), (np.inf, True), (np.nan, False)]
+)
+@pytest.mark.parametrize("kl", [0.0, 0.2])
+def test_a_likelihood_wider_than_the_data_is_the_first_thing_to_mend(kl, width, advises):
+    found = judge_collapse(np.array([kl, 0.0]), np.array([kl, 0.0]), relative_width=width)
+    assert found.status is (Verdict.PARTIAL if kl else Verdict.FULL)
+    assert ("learned_normal" in found.text) is advises
+    assert ("Warm-up" in found.text) is (not advises and not kl)

@@ -13,7 +13,7 @@ import vaejax
 from tests.parameters import random_params
 from tests.tiers import slow_but
 from vaejax import nets
-from vaejax.nets import likelihoods
+from vaejax.nets import heads, likelihoods
 
 EVENT = (3, 2)
 LEVELS = 17
@@ -134,6 +134,51 @@ def test_the_dispersion_is_one_for_each_element_and_starts_as_it_is_told():
         assert HEADS[name][0].init(jax.random.key(0), EVENT) == {}
 
 
+def test_real_numbers_keep_their_units():
+    """log p(x) is that of x and not of what the net sees: the Jacobian is in it."""
+    mean, scale = np.float32([10.0, -300.0, 0.0]), np.float32([2.0, 1500.0, 1e-3])
+    head = heads.standardized(heads.learned_normal(0.5), mean, scale)
+    raw = np.float32([[[0.3], [-1.0], [2.0]]])
+    x = (mean + scale * [0.1, 2.0, -1.0]).astype(np.float32)[None]
+
+    @jax.jit
+    def figures(raw, x):
+        p = head.distribution(head.init(jax.random.key(0), (3,)), raw, 1)
+        return p.log_prob(x), p.mean, head.standardize(x)
+
+    log_prob, mean_of_x, seen = figures(raw, x)
+    loc = mean + scale * raw[..., 0]
+    np.testing.assert_allclose(log_prob, scipy.stats.norm(loc, 0.5 * scale).logpdf(x).sum(-1), rtol=1e-5)
+    np.testing.assert_allclose(mean_of_x, loc, rtol=1e-6)
+    np.testing.assert_allclose(seen[0], [0.1, 2.0, -1.0], rtol=1e-4)
+
+
+def test_what_is_missing_is_in_no_likelihood_and_the_net_sees_0_for_it():
+    head = heads.with_missing(heads.standardized(heads.normal(), np.float32([5.0, 6.0]), np.float32([2.0, 3.0])))
+    x = np.float32([[7.0, np.nan], [np.nan, np.nan], [5.0, 6.0]])
+
+    @jax.jit
+    def figures(x):
+        p = head.distribution({}, jnp.zeros((3, 2, 1)), 1)
+        return p.log_prob(x), p.mean, p.support(x), head.standardize(x)
+
+    log_prob, mean, inside, seen = figures(x)
+    one, other = (-0.5 * np.log(2 * np.pi) - np.log(each) for each in (2.0, 3.0))
+    np.testing.assert_allclose(log_prob, [one - 0.5, 0.0, one + other], rtol=1e-6)
+    np.testing.assert_array_equal(mean, np.broadcast_to(np.float32([5.0, 6.0]), (3, 2)))
+    np.testing.assert_array_equal(seen, [[1, 0], [0, 0], [0, 0]])
+    assert np.all(inside)
+
+
+def test_counts_begin_at_the_mean_that_is_told():
+    """Where the bound on a net's output would be far below counts of a million."""
+    means = np.float32([1e6, 0.01])
+    each = (likelihoods.poisson(initial_mean=means), likelihoods.negative_binomial(initial_mean=means))
+    of = lambda head: head.distribution(head.init(jax.random.key(0), (2,)), jnp.array([[0.0], [1.0]]), 1).mean
+    for found in jax.jit(lambda: [*map(of, each)])():
+        np.testing.assert_allclose(found, means * [1, np.e], rtol=1e-5)
+
+
 def level_probabilities(centre, log_scale, num_levels):
     """Of each level, by the logistic distribution function at the bins' edges; the outer bins are open."""
     half = (num_levels - 1) / 2
@@ -219,6 +264,19 @@ def test_the_bound_can_be_switched_off():
         ),
         (lambda: likelihoods.logistic_mixture(1), ValueError, r"logistic_mixture: num_levels .*got 1"),
         (lambda: likelihoods.logistic_mixture(256, 0), ValueError, r"num_components .*got 0"),
+        (
+            lambda: likelihoods.negative_binomial(initial_mean=0.0),
+            ValueError,
+            r"negative_binomial: initial_mean .*0\.0",
+        ),
+        (lambda: likelihoods.poisson(initial_mean=np.nan), ValueError, r"poisson: initial_mean .*NaN"),
+        (lambda: heads.standardized(heads.normal(), 0.0, -1.0), ValueError, r"standardized: scale .*-1\.0"),
+        (lambda: heads.standardized(heads.normal(), "m", 1.0), TypeError, r"standardized: mean .*str"),
+        (
+            lambda: heads.standardized(heads.bernoulli(), 0.0, 1.0).distribution({}, np.zeros((2, 1)), 1),
+            TypeError,
+            r"standardized: head .*Bernoulli",
+        ),
         (lambda: likelihoods.logistic_mixture(256, 2.0), TypeError, r"num_components .*got float"),
     ],
 )

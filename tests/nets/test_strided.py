@@ -188,12 +188,12 @@ def test_what_xla_has_elsewhere_computes_the_same():
 
 
 def test_a_number_of_examples_that_is_not_known_yet():
-    _, kernel, _ = arrays(SIZES[0])
+    x, kernel, y = arrays(SIZES[0])
     (count,) = jax.export.symbolic_shape("n")
-    shape = jax.ShapeDtypeStruct((count, 8, 8, 1), jnp.float32)
-    exported = jax.export.export(jax.jit(lambda x: convolve(x, kernel)), platforms=["cpu", "cuda"])(shape)
-    x = np.ones((5, 8, 8, 1), np.float32)
-    chex.assert_trees_all_close(exported.call(x), plain(x, kernel), rtol=1e-5, atol=1e-5)
+    shapes = [jax.ShapeDtypeStruct((count, *each.shape[1:]), each.dtype) for each in (x, y)]
+    ours, theirs = (lambda x, y, maps=maps: (maps[0](x, kernel), maps[1](y, kernel)) for maps in ours_and_jaxs((8, 8)))
+    exported = jax.export.export(jax.jit(ours), platforms=["cpu", "cuda"])(*shapes)
+    chex.assert_trees_all_close(exported.call(x, y), jax.jit(theirs)(x, y), rtol=1e-5, atol=1e-5)
 
 
 def test_shares_of_a_batch_under_shard_map():

@@ -10,7 +10,7 @@ import numpyro.distributions
 import pytest
 
 import vaejax
-from vaejax import Bernoulli, Normal
+from vaejax import Bernoulli, Normal, nets
 from vaejax.evaluation import importance_log_likelihood
 
 X = np.ones((8, 4), np.float32)
@@ -113,6 +113,9 @@ def test_shapes_are_checked_while_tracing_too():
         (lambda: Normal([0.0], 1.0), TypeError, "Normal: loc must be an array; got list"),
         (lambda: Normal(None, 1.0), TypeError, "Normal: loc must be an array; got NoneType"),
         (lambda: Normal(jnp.zeros(3), 0.0), ValueError, "Normal: scale must be positive; got values down to 0.0"),
+        (lambda: Normal(jnp.zeros(3), np.array([-1.0, np.nan])[1:]), ValueError, "Normal: scale .*got NaN(?! )"),
+        (lambda: Normal(jnp.zeros(3), np.inf), ValueError, "Normal: scale .*finite; got values up to inf(?! )"),
+        (lambda: nets.heads.normal(np.nan), ValueError, "normal: scale .*got NaN(?! )"),
         (lambda: Normal(jnp.zeros(3), jnp.ones(2)), ValueError, r"must broadcast; got loc \(3,\) and scale \(2,\)"),
         (lambda: Normal(jnp.zeros(3), 1.0, -1), ValueError, "event_ndims must be at least 0; got -1"),
         (lambda: Normal(jnp.zeros(3), 1.0, 1.0), TypeError, "event_ndims must be an integer; got float"),

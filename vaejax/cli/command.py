@@ -1,12 +1,12 @@
 """What the commands share: their parser, and what they say."""
 
 import argparse
-import json
-import math
 import re
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
+
+from vaejax.strict_json import dump_json
 
 
 class Answer(NamedTuple):
@@ -32,7 +32,7 @@ class Parser(argparse.ArgumentParser):
 def show(answer: Answer | None, *, as_json: bool) -> None:
     """Print an answer, if there is one, for a person or for a script."""
     if answer is not None:
-        print(json.dumps(to_json(answer.content), indent=2) if as_json else answer.text, flush=True)
+        print(dump_json(_plain(answer.content), indent=2) if as_json else answer.text, flush=True)
 
 
 def say(words: str) -> None:
@@ -49,19 +49,17 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def to_json(value: Any) -> Any:
-    """Anything that commands answer as what JSON has: paths are strings; NaN and infinities, which it lacks, null."""
+def _plain(value: Any) -> Any:
+    """Anything that commands answer as dicts, lists, text and numbers."""
     if hasattr(value, "_asdict"):
         value = value._asdict()
     if isinstance(value, dict):
-        return {str(name): to_json(each) for name, each in value.items()}
+        return {str(name): _plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [to_json(each) for each in value]
+        return [_plain(each) for each in value]
     # Arrays and their elements, of NumPy and of JAX.
     if hasattr(value, "tolist"):
-        return to_json(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return _plain(value.tolist())
     return str(value) if isinstance(value, Path) else value
 
 

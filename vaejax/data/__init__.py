@@ -13,6 +13,7 @@ from vaejax.data.lazy import Lazy, read_all
 from vaejax.data.load import load, names
 from vaejax.data.once import once
 from vaejax.data.sprites import make_sprites, render_sprites
+from vaejax.data.standardizer import Standardizer, standardize
 from vaejax.data.tfds import load_tfds
 from vaejax.data.transforms import (
     binarize,
@@ -32,6 +33,7 @@ __all__ = [
     "Lazy",
     "Meaning",
     "Split",
+    "Standardizer",
     "batches_from",
     "binarize",
     "center_crop",
@@ -62,6 +64,7 @@ __all__ = [
     "read_npz",
     "render_sprites",
     "resize",
+    "standardize",
     "threshold",
     "to_unit",
 ]

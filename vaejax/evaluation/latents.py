@@ -18,6 +18,10 @@ USED_KL = 0.01
 ONE_BIT = math.log(2)
 # Of the divergence, which offsets may be without a word of collapse.
 OFFSET_SHARE = 0.1
+# Below it the variance of the codes, from which all is judged, is uncertain by more than a third: sqrt(2 / (N - 1)).
+LEAST_EXAMPLES = 20
+# A Normal likelihood of more than twice the variance of the data: one that is learned ends at the data's own at most.
+WIDE = 2.0
 # Without a prior the axes have no scale of their own: variances by that of the widest axis, and the least one of it.
 RELATIVE_VARIANCE = 1e-4
 LEAST_VARIANCE = 1e-8
@@ -29,6 +33,7 @@ class Verdict(enum.StrEnum):
     NONE = "none"  # they carry information; spare axes may be unused
     PARTIAL = "partial"  # little information in all, or axes that are away from the prior for nothing
     FULL = "full"  # they carry none
+    UNKNOWN = "unknown"  # too few examples to say
 
 
 class Collapse(NamedTuple):
@@ -62,6 +67,8 @@ def judge_collapse(
     *,
     posterior_variance: ArrayLike | None = None,
     mutual_information: ArrayLike | None = None,
+    num_examples: int | None = None,
+    relative_width: float | None = None,
 ) -> Collapse:
     """Whether the latents carry information about the examples, in words.
 
@@ -82,6 +89,9 @@ def judge_collapse(
         alone: one is dead below 0.0001 of the widest.
       mutual_information: of `information`, in nats; it overrules what the axes seem to carry. Give the upper end of
         what it may be, since it is from that that collapse follows.
+      num_examples: over which the means and variances were taken; of fewer than 20 there is no verdict.
+      relative_width: of a Normal likelihood, its variance by that of the data. Where it is above 2, reconstructions
+        are worth less than the codes cost, and the advice is to learn the scale.
 
     Returns:
       `Collapse`; axes of latents of several axes are numbered row by row.
@@ -98,14 +108,16 @@ def judge_collapse(
         None if given is None else _like(name, given, variance)
         for name, given in (("kl_per_axis", kl_per_axis), ("posterior_variance", posterior_variance))
     )
+    if num_examples is not None and num_examples < LEAST_EXAMPLES:
+        text = f"Too few examples ({num_examples}) to judge the latents by; a verdict takes {LEAST_EXAMPLES}."
+        return Collapse(Verdict.UNKNOWN, (), (), text)
     if kl is None and noise is None and mutual_information is None:
         return _judge_by_variance(variance)
     used = _used_axes(kl, variance, noise)
     offset = np.zeros_like(used) if kl is None else (kl > USED_KL) & ~used
     whole = None if mutual_information is None else float(_numbers("mutual_information", mutual_information).sum())
-    status, text = _judge(
-        used, offset, kl, _bound(kl, variance, noise, offset) if whole is None else whole, whole is None
-    )
+    total = _bound(kl, variance, noise, offset) if whole is None else whole
+    status, text = _judge(used, offset, kl, total, whole is None, _too_wide(relative_width))
     if status is Verdict.FULL:
         used = np.zeros_like(used)
     elif status is Verdict.NONE and kl is None and noise is None:
@@ -131,18 +143,28 @@ def _bound(kl: Any, variance: Any, noise: Any, offset: Any) -> float:
     return float(_channel(variance, noise).sum() if kl is None else kl[~offset].sum())
 
 
-def _judge(used: Any, offset: Any, kl: Any, total: float, is_bound: bool) -> tuple[Verdict, str]:
+def _too_wide(relative_width: float | None) -> str:
+    """What is to be done about a likelihood that is wider than the data; nothing where it is not."""
+    if relative_width is None or not relative_width > WIDE:
+        return ""
+    return (
+        f" p(x|z) is wider than the data, by {float(relative_width):.2g} in variance, so that a code is hardly worth "
+        "its nats: learn the scale (nets.heads.learned_normal)."
+    )
+
+
+def _judge(used: Any, offset: Any, kl: Any, total: float, is_bound: bool, wide: str) -> tuple[Verdict, str]:
     away = f" {_offsets(offset, kl)}" if offset.any() else ""
     at_most = "at most " if is_bound else ""
     if total <= USED_KL or (total < ONE_BIT and not used.any()):
         why = f"no latent tells examples apart ({_count(used.size)}, {at_most}{max(0.0, total):.2g} nats in all)"
-        advice = "Warm-up of beta, free bits or a weaker decoder help."
-        return Verdict.FULL, f"Posterior collapse: {why}, so the decoder ignores them.{away} {advice}"
+        advice = wide or " Warm-up of beta, free bits or a weaker decoder help."
+        return Verdict.FULL, f"Posterior collapse: {why}, so the decoder ignores them.{away}{advice}"
     if total < ONE_BIT:
         why = f"{_carry(used)}, but {at_most}{total:.2g} nats in all"
         return (
             Verdict.PARTIAL,
-            f"Nearly collapsed: {why}, less than the one bit (0.69) that tells two halves apart.{away}",
+            f"Nearly collapsed: {why}, less than the one bit (0.69) that tells two halves apart.{away}{wide}",
         )
     if not used.any():
         why = f"no single one of {_count(used.size)} carries information that counts (above 0.01 nats)"

@@ -15,6 +15,7 @@ from vaejax.checks import check_array
 from vaejax.drafts import draft_of, named
 from vaejax.durable import to_disk
 from vaejax.export.layout import ABOUT, FORMAT, PLATFORMS, PRNG, WEIGHTS, checksum, is_export, require
+from vaejax.strict_json import dump_json
 from vaejax.types import Array, Params
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def export_run(
         contents[WEIGHTS] = require("safetensors.numpy").save(weights)
         described = _describe(artifacts, experiment.dataset)
         sums = {name: {"sha256": checksum(each), "bytes": len(each)} for name, each in contents.items()}
-        text = json.dumps({"format": FORMAT, "about": said, **described, "files": sums}, indent=2)
+        text = dump_json({"format": FORMAT, "about": said, **described, "files": sums}, indent=2)
         with named(target):
             draft.mkdir()
             for name, content in {**contents, ABOUT: text.encode()}.items():
@@ -194,6 +195,6 @@ def _results(artifact: Any) -> dict[str, Any]:
 
 def _as_json(about: Mapping[str, Any]) -> Any:
     try:
-        return json.loads(json.dumps(dict(about), allow_nan=False))
+        return json.loads(dump_json(dict(about)))
     except (TypeError, ValueError) as error:
         raise TypeError(f"about must be a dict that JSON can say; {error}") from error

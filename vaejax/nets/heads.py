@@ -17,6 +17,7 @@ from vaejax.distributions import (
     Categorical,
     ContinuousBernoulli,
     Delta,
+    Masked,
     Normal,
     OptimalNormal,
     bound_log_scale,
@@ -63,14 +64,21 @@ def categorical(num_levels: int = 256) -> Head:
 
 
 def normal(scale: ArrayLike = 1.0) -> Head:
-    """Real data with a fixed standard deviation: half the squared error over `scale^2`, and a constant."""
+    """Real data with a fixed standard deviation: half the squared error over `scale^2`, and a constant.
+
+    The scale is in the units of the data, and decides how much a reconstruction is worth. One that is wider than the
+    data makes the posterior collapse, as 1 does on data in [0, 1], and no warm-up of beta helps: learn it, with
+    `learned_normal`. One that is far narrower makes losses that nothing trains: see `standardized`.
+    """
     check_array("normal: scale", scale)
     check_positive("normal: scale", scale)
     return Head(1, lambda _, raw, event_ndims: Normal(raw[..., 0], scale, event_ndims))
 
 
 def learned_normal(initial_scale: ArrayLike = 1.0, bound: Bound | None = bound_log_scale) -> Head:
-    """Real data with one standard deviation for all of it, learned along with the net.
+    """Real data with one standard deviation for all of it, learned along with the net: the usual choice.
+
+    It starts at `initial_scale`, in the units of the data; for those of another spread than about 1 see `standardized`.
 
     Source: Rybkin, Daniilidis and Levine 2021 (sigma-VAE).
     """
@@ -90,6 +98,58 @@ def predicted_normal(bound: Bound | None = bound_log_scale) -> Head:
 def optimal_normal(min_scale: float = 1e-3) -> Head:
     """Real data with the closed-form best standard deviation of each example; see `OptimalNormal`."""
     return Head(1, lambda _, raw, event_ndims: OptimalNormal(raw[..., 0], event_ndims, min_scale))
+
+
+def standardized(head: Head, mean: ArrayLike, scale: ArrayLike) -> Head:
+    """Real data in units of their own, for a head of Normals that is made for a mean of 0 and a spread of 1.
+
+    `x = mean + scale y`, where the head gives p(y|z) and the net sees y: `Normal(mean + scale loc, scale sigma)`.
+
+    So log p(x|z) and all nats are those of x: the Jacobian, `-sum_i log scale_i`, is in them.
+
+    Args:
+      head: such as `learned_normal()`.
+      mean: of the training data, `[*E]`.
+      scale: their standard deviation, `[*E]`; both as `vaejax.data.standardize` fits them.
+
+    Raises:
+      TypeError: a head that gives another distribution than a `Normal`.
+      ValueError: a scale that is not positive.
+
+    >>> import jax.numpy as jnp
+    >>> head = standardized(normal(), jnp.array([10.0, -3.0]), jnp.array([2.0, 500.0]))
+    >>> head.distribution({}, jnp.ones((2, 1)), 1).mean.tolist(), head.standardize(jnp.array([8.0, 497.0])).tolist()
+    ([12.0, 497.0], [-1.0, 1.0])
+    """
+    for name, value in (("mean", mean), ("scale", scale)):
+        check_array(f"standardized: {name}", value)
+    check_positive("standardized: scale", scale)
+
+    def distribution(params: Params, raw: Array, event_ndims: int) -> Distribution:
+        y = head.distribution(params, raw, event_ndims)
+        if not isinstance(y, Normal):
+            raise TypeError(f"standardized: head must give a Normal; got {type(y).__name__}")
+        return Normal(mean + scale * jnp.asarray(y.loc), scale * jnp.asarray(y.scale), event_ndims)
+
+    return head._replace(
+        distribution=distribution, standardize=lambda x: head.standardize((_as_float(x) - mean) / scale)
+    )
+
+
+def with_missing(head: Head) -> Head:
+    """A head for data in which NaN marks what is missing: the likelihood is that of what is observed, `Masked`.
+
+    The net sees 0 where something is missing, which is the mean of data that are `standardized`.
+
+    >>> import jax.numpy as jnp
+    >>> p = with_missing(normal()).distribution({}, jnp.zeros((2, 1)), 1)
+    >>> p.log_prob(jnp.array([1.0, jnp.nan])) == Normal(jnp.zeros(1), 1.0).log_prob(jnp.ones(1))
+    Array(True, dtype=bool)
+    """
+    return head._replace(
+        distribution=lambda params, raw, event_ndims: Masked(head.distribution(params, raw, event_ndims)),
+        standardize=lambda x: jnp.where(jnp.isnan(x), 0.0, head.standardize(x)),
+    )
 
 
 def delta() -> Head:

@@ -15,27 +15,52 @@ from vaejax.nets.heads import Head
 from vaejax.types import Array, ArrayLike, Distribution, Params, Shape
 
 
-def poisson(bound: Bound | None = bound_log_scale) -> Head:
-    """Counts: the logarithm of a rate each."""
-    return Head(
-        1, lambda _, raw, event_ndims: Poisson(bounded(raw[..., 0], bound), event_ndims), standardize=_log_counts
-    )
+def poisson(bound: Bound | None = bound_log_scale, *, initial_mean: ArrayLike = 1.0) -> Head:
+    """Counts: the logarithm of a rate each, `log rate = log initial_mean + bound(raw)`.
+
+    Args:
+      bound: of the net's share of the log-rate.
+      initial_mean: the rates at outputs of 0, `[*E]`: the means of the training data where counts are large.
+
+    Raises:
+      ValueError: a mean that is not positive.
+    """
+    log_mean = _log_mean("poisson", initial_mean)
+
+    def distribution(_: Params, raw: Array, event_ndims: int) -> Distribution:
+        return Poisson(log_mean + bounded(raw[..., 0], bound), event_ndims)
+
+    return Head(1, distribution, standardize=_log_counts)
 
 
-def negative_binomial(initial_dispersion: ArrayLike = 1.0, bound: Bound | None = bound_log_scale) -> Head:
+def negative_binomial(
+    initial_dispersion: ArrayLike = 1.0, bound: Bound | None = bound_log_scale, *, initial_mean: ArrayLike = 1.0
+) -> Head:
     """Counts that spread more than a Poisson's: log-mean from the net, one dispersion per element learned along.
+
+    `log mean = log initial_mean + bound(raw)`
+
+    Args:
+      initial_dispersion: where the learned dispersion starts, `[*E]`; see `NegativeBinomial.from_mean`.
+      bound: of the net's share of the log-mean, and of the log-dispersion.
+      initial_mean: the means at outputs of 0, `[*E]`: those of the training data where counts are large.
+
+    Raises:
+      ValueError: a dispersion or a mean that is not positive.
 
     Source: Lopez et al. 2018, Deep Generative Modeling for Single-cell Transcriptomics, whose likelihood it is.
     """
     check_array("negative_binomial: initial_dispersion", initial_dispersion)
     check_positive("negative_binomial: initial_dispersion", initial_dispersion)
 
+    log_mean = _log_mean("negative_binomial", initial_mean)
+
     def init(key: Array, event_shape: Shape) -> Params:
         return {"log_dispersion": jnp.full(event_shape, jnp.log(initial_dispersion))}
 
     def distribution(params: Params, raw: Array, event_ndims: int) -> Distribution:
-        mean, dispersion = (jnp.exp(bounded(each, bound)) for each in (raw[..., 0], params["log_dispersion"]))
-        return NegativeBinomial.from_mean(mean, dispersion, event_ndims)
+        mean, dispersion = (bounded(each, bound) for each in (raw[..., 0], params["log_dispersion"]))
+        return NegativeBinomial.from_mean(jnp.exp(log_mean + mean), jnp.exp(dispersion), event_ndims)
 
     return Head(1, distribution, init, _log_counts)
 
@@ -72,6 +97,12 @@ def logistic_mixture(num_levels: int = 256, num_components: int = 5, bound: Boun
         return discretized_logistic_mixture(logits, half * (1 + centre), scale, num_levels, event_ndims)
 
     return Head(3 * num_components, distribution, standardize=lambda x: _unit(x, num_levels))
+
+
+def _log_mean(owner: str, initial_mean: ArrayLike) -> Array:
+    check_array(f"{owner}: initial_mean", initial_mean)
+    check_positive(f"{owner}: initial_mean", initial_mean)
+    return jnp.log(initial_mean)
 
 
 def _log_counts(x: Array) -> Array:

@@ -177,7 +177,7 @@ def _forward_elsewhere(x: Array, kernel: Array) -> Array:
 
 
 def _transposed_elsewhere(y: Array, kernel: Array, *, size: tuple[int, int]) -> Array:
-    x = jax.ShapeDtypeStruct((len(y), *size, kernel.shape[2]), y.dtype)
+    x = jax.ShapeDtypeStruct((y.shape[0], *size, kernel.shape[2]), y.dtype)
     return jax.linear_transpose(lambda x: _forward_elsewhere(x, kernel), x)(y)[0]
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from vaejax import durable
+from vaejax.strict_json import dump_json
 from vaejax.training.hosts import agree, is_first_host
 
 SEAL, STATE = "seal.json", "state"
@@ -103,7 +104,7 @@ def as_json(about: Mapping[str, Any] | None) -> dict[str, Any]:
       TypeError: it can say no such thing.
     """
     try:
-        found: dict[str, Any] = json.loads(json.dumps(dict(about or {})))
+        found: dict[str, Any] = json.loads(dump_json(dict(about or {})))
     except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(f"about must be what JSON can say: {error}") from error
     return found

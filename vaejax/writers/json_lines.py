@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vaejax.checks import check_count
 from vaejax.durable import to_disk, write_durably
+from vaejax.strict_json import dump_json
 from vaejax.writers._base import Values, arrays
 
 
@@ -56,8 +55,8 @@ class JsonLines:
     def write(self, step: int, values: Values) -> None:
         """Append a line."""
         check_count("step", step, minimum=0)
-        record = {"step": int(step)} | {name: _to_json(array) for name, array in arrays(values).items()}
-        self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+        record = {"step": int(step)} | {name: array.tolist() for name, array in arrays(values).items()}
+        self._file.write(dump_json(record).encode() + b"\n")
         self._file.flush()
 
     def sync(self) -> None:
@@ -78,14 +77,6 @@ def read_json_lines(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
       ValueError: a line is damaged; it names file and line.
     """
     return [record for _, record in _records(Path(path))]
-
-
-def _to_json(array: np.ndarray) -> Any:
-    if array.dtype.kind != "f":
-        return array.tolist()
-    boxed = array.astype(object)
-    boxed[~np.isfinite(array)] = None
-    return boxed.tolist()
 
 
 def _records(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
