@@ -202,7 +202,7 @@ def optimizer_of(settings: Settings, dataset: data.Dataset) -> optax.GradientTra
     if settings.recipe == Recipe.MODERN:
         return experiment.make_optimizer(settings, dataset)
     rate = paper_rates(settings.num_steps(dataset))
-    return optax.chain(adam_from_ones(settings.batch_size), optax.scale_by_learning_rate(rate))
+    return optax.chain(adam_from_ones(settings.examples_per_step(dataset)), optax.scale_by_learning_rate(rate))
 
 
 def paper_rates(num_steps: int) -> Callable[[Any], Array]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vaejax import data, experiment, feed, nets, program
+from vaejax import data, experiment, feed, nets, program, stages
+from vaejax.cli.settings import say_what_begins
 from vaejax.settings import FeedChoice, Running
 
 tiny = experiment.load_experiment(str(Path(__file__).with_name("tiny.py")))
@@ -63,6 +64,33 @@ def test_a_plan_leaves_out_what_is_held_out():
         rows = np.asarray(feed.make_plan(dataset, each)(0))
         assert rows.shape == (count // 4, 4)
         assert rows.max() < count
+
+
+def test_a_batch_larger_than_the_data_is_all_of_them(capsys):
+    """Whatever reads how large a batch is: the plan, the steps, the first step, its parts, and what is said."""
+    large, whole = tiny.Settings(batch_size=128, epochs=3), tiny.Settings(batch_size=100, epochs=3)
+    built = tiny.build(large)
+    rows = [np.asarray(feed.make_plan(built.dataset, each)(2)) for each in (large, whole)]
+    np.testing.assert_array_equal(*rows)
+    assert rows[0].shape == (1, 100)
+    assert large.num_steps(built.dataset) == 3
+    assert large.examples_per_step(built.dataset) == 100
+    program.check_fit(built, large)
+    assert len(stages.batch_of(built, large, 2)) == 100
+    for settings, said in ((large, "all 100 training examples"), (whole, "")):
+        say_what_begins("tiny", settings, built.dataset)
+        err = capsys.readouterr().err
+        assert said in err
+        assert ("training examples" in err) is bool(said)
+
+
+@pytest.mark.slow("trains twice what the test above compares before the training")
+@pytest.mark.usefixtures("without_pictures")
+def test_a_batch_larger_than_the_data_trains_as_all_of_them(tmp_path):
+    for size in ("128", "100"):
+        assert tiny.train(tmp_path / size, "--batch-size", size, "--checkpoint-seconds", "0") == 0
+    assert tiny.outcome(tmp_path / "128") == tiny.outcome(tmp_path / "100")
+    assert tiny.lines(tmp_path / "128")[-1]["step"] == 3
 
 
 GREY = np.random.default_rng(0).integers(0, 256, (32, 4, 4, 1)).astype(np.uint8)

@@ -235,8 +235,8 @@ BAD = {
     "all held out": (["digits_vae", "--validation-size", "1437"], "validation_size must be below the 1437 training"),
     "half a cluster": (["digits_vae", "--coordinator", "localhost:1"], "num_hosts, host_index must be given with coor"),
     "infinite beta": (["digits_vae", "--beta", "inf"], "beta must be at least 0 and finite; got inf"),
-    "a batch larger than the data": (
-        ["digits_vae", "--batch-size", "5000"], "batch_size must be at most the 1437 examples there are; got 5000"
+    "parts that do not divide all examples": (
+        ["digits_vae", "--batch-size", "5000", "--micro-batches", "5"], "micro_batches must divide the 1437 .*got 5"
     ),
     "no folder": (["mnist_vae"], "mnist needs t10k-images-idx3-ubyte.gz and 3 more, in none of .*downloads, and https"),
     "a folder without the files": (["mnist_vae", "--folder", "tests"], "in none of tests, .* put it into one of"),

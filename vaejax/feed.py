@@ -26,7 +26,7 @@ def make_plan(dataset: Dataset, settings: Settings) -> Callable[[Any], Array]:
         epoch_indices,
         order_key,
         num_examples=settings.num_training(dataset),
-        batch_size=settings.batch_size,
+        batch_size=settings.examples_per_step(dataset),
     )
 
 

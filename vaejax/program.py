@@ -88,7 +88,7 @@ def make_program(experiment: Experiment, settings: Settings) -> Program:
     steps_per_epoch = settings.steps_per_epoch(dataset)
     placement: dict[str, Any] = {}
     if mesh.size > 1:
-        _check_batch(settings.batch_size, mesh)
+        _check_batch(settings.examples_per_step(dataset), mesh)
         steps = [on_mesh(step, mesh, shard_params=running.shard_params) for step in steps]
         shardings = partial(state_shardings, mesh=mesh, shard_params=running.shard_params)
         placement = {"mesh": mesh, "sharding_of": shardings}
@@ -132,12 +132,13 @@ def micro_batches(loss: Any, experiment: Experiment, settings: Settings) -> int:
     if elsewhere or not isinstance(loss, PerExample):
         return 1
     key = jax.eval_shape(lambda: jax.random.key(0))
-    batch = jax.ShapeDtypeStruct((settings.batch_size, *experiment.dataset.shape), experiment.dataset.dtype)
+    size = settings.examples_per_step(experiment.dataset)
+    batch = jax.ShapeDtypeStruct((size, *experiment.dataset.shape), experiment.dataset.dtype)
     x = jax.eval_shape(experiment.prepare, key, batch)
     params = jax.eval_shape(experiment.model.init, key)
     wanted = largest_array(CONVOLUTIONS, partial(_reconstruct, experiment), params, key, x) / CACHED
-    counts = (count for count in range(1, settings.batch_size) if settings.batch_size % count == 0 and count >= wanted)
-    return next(counts, settings.batch_size)
+    counts = (count for count in range(1, size) if size % count == 0 and count >= wanted)
+    return next(counts, size)
 
 
 def max_skipped(settings: Settings) -> int:
@@ -301,7 +302,7 @@ def _remedies(dataset: Dataset) -> str:
 def check_step(experiment: Experiment, settings: Settings) -> None:
     """Trace a train step; where it fails for single examples alone, say how an experiment has the whole batch."""
     state = jax.eval_shape(partial(initial_state, experiment, settings))
-    batch = experiment.dataset.train.examples[: settings.batch_size]
+    batch = experiment.dataset.train.examples[: settings.examples_per_step(experiment.dataset)]
     try:
         jax.eval_shape(make_step(experiment, settings), state, batch)
     except ValueError as error:

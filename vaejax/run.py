@@ -95,7 +95,8 @@ def _conclude(
     steps = np.diff([0, *(line["step"] for line in history)])
     seconds = [line["seconds"] for line in history]
     # The first epoch holds the compilation, which says nothing about the speed.
-    speeds = [settings.batch_size * count / max(each, 1e-9) for count, each in zip(steps, seconds, strict=True)]
+    size = settings.examples_per_step(experiment.dataset)
+    speeds = [size * count / max(each, 1e-9) for count, each in zip(steps, seconds, strict=True)]
     # Matplotlib comes with them, which no first step should wait for.
     from vaejax.pictures import draw  # noqa: PLC0415
     from vaejax.run_report import write_report  # noqa: PLC0415

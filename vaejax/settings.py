@@ -146,7 +146,7 @@ class Settings:
     epochs: int = 100
     """Passes over the training data."""
     batch_size: int = 128
-    """Examples per step, of all devices together."""
+    """Examples per step, of all devices together; of fewer training examples, all of them."""
     learning_rate: float = 1e-3
     """Step size of the optimizer."""
     latent_size: int = 8
@@ -179,7 +179,11 @@ class Settings:
 
     def steps_per_epoch(self, dataset: Dataset) -> int:
         """Whole batches of what is not held out."""
-        return count_steps(self.num_training(dataset), self.batch_size)
+        return count_steps(self.num_training(dataset), self.examples_per_step(dataset))
+
+    def examples_per_step(self, dataset: Dataset) -> int:
+        """The batch size, or all that is not held out where that is less."""
+        return min(self.batch_size, self.num_training(dataset))
 
     def num_training(self, dataset: Dataset) -> int:
         """How many of the first training examples are trained on: all that are not held out."""

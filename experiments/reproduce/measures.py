@@ -88,8 +88,9 @@ def bound(size: Size, trained: Trained) -> Taken:
     """-ELBO of the whole test set, nats, and of the validation examples on the way."""
     del size
     each = trained.measured.figures["negative_elbo"].astype(np.float64)
+    examples_per_step = trained.settings.examples_per_step(trained.experiment.dataset)
     curve = [
-        (float(report["step"] * trained.settings.batch_size), float(report["validation_negative_elbo"]))
+        (float(report["step"] * examples_per_step), float(report["validation_negative_elbo"]))
         for report in trained.history
         if "validation_negative_elbo" in report
     ]

@@ -97,7 +97,8 @@ def train_alone(row: Row, size: Size, seeds: Sequence[int], folder: Path) -> Ite
     for seed in seeds:
         settings = in_folder(row, settings_of(row, size, module, seed), folder, f"seed-{seed}")
         experiment = module.build(settings)
-        with TrainingProgress(settings.num_steps(experiment.dataset), settings.batch_size) as progress:
+        dataset = experiment.dataset
+        with TrainingProgress(settings.num_steps(dataset), settings.examples_per_step(dataset)) as progress:
             result = run.train(row.experiment, settings, experiment, [progress.update])
         assert result is not None
         opened = run.open_run(result.folder)

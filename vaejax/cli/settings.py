@@ -62,5 +62,7 @@ def say_what_begins(what: str, settings: Settings, dataset: Dataset) -> None:
     """Say on which device and from where, before it takes its time."""
     count, kind = settings.running.devices or len(jax.devices()), jax.devices()[0].device_kind
     device, feed = kind if count == 1 else f"{count} x {kind}", describe_feed(dataset, settings.running)
+    size = settings.examples_per_step(dataset)
+    all_of_them = f"; a batch is all {size:,} training examples" if size < settings.batch_size else ""
     if is_first_host():
-        print(f"{what}: {dataset.name}, {understood(dataset)}, on {device}; {feed}", file=sys.stderr)
+        print(f"{what}: {dataset.name}, {understood(dataset)}, on {device}; {feed}{all_of_them}", file=sys.stderr)

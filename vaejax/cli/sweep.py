@@ -36,7 +36,7 @@ def run(options: argparse.Namespace, words: list[str]) -> Answer:
     dataset = module.build(settings).dataset
     members = options.seeds * int(np.prod([len(values) for values in over.values()], dtype=int))
     say_what_begins(f"{name}, {counted(members, 'member')}", settings, dataset)
-    with TrainingProgress(settings.num_steps(dataset), settings.batch_size * members) as progress:
+    with TrainingProgress(settings.num_steps(dataset), settings.examples_per_step(dataset) * members) as progress:
         show = lambda report, state: progress.update(_averaged(report))
         result = sweep(name, settings, module.build, over, num_seeds=options.seeds, callbacks=[show])
     lines = ["test, mean over the seeds +- its standard error", columns(table(result.members))]

@@ -29,7 +29,8 @@ def run(options: argparse.Namespace, words: list[str]) -> Answer | None:
     module, settings = read_settings(f"train {name}", name, words)
     experiment = module.build(settings)
     say_what_begins(name, settings, experiment.dataset)
-    with TrainingProgress(settings.num_steps(experiment.dataset), settings.batch_size) as progress:
+    dataset = experiment.dataset
+    with TrainingProgress(settings.num_steps(dataset), settings.examples_per_step(dataset)) as progress:
         result = train(name, settings, experiment, [progress.update] if is_first_host() else [])
     return None if result is None else Answer(summary(result), result._asdict())
 
