@@ -177,6 +177,10 @@ def test_counts_begin_at_the_mean_that_is_told():
     of = lambda head: head.distribution(head.init(jax.random.key(0), (2,)), jnp.array([[0.0], [1.0]]), 1).mean
     for found in jax.jit(lambda: [*map(of, each)])():
         np.testing.assert_allclose(found, means * [1, np.e], rtol=1e-5)
+    # The net sees them near 0.
+    counts = np.float32([[1e6, 0.0], [1e6 / np.e, 1.0]])
+    for head in each:
+        np.testing.assert_allclose(head.standardize(counts), [[0, 0], [-1, np.log(2)]], rtol=1e-5, atol=1e-5)
 
 
 def level_probabilities(centre, log_scale, num_levels):

@@ -30,7 +30,7 @@ def poisson(bound: Bound | None = bound_log_scale, *, initial_mean: ArrayLike = 
     def distribution(_: Params, raw: Array, event_ndims: int) -> Distribution:
         return Poisson(log_mean + bounded(raw[..., 0], bound), event_ndims)
 
-    return Head(1, distribution, standardize=_log_counts)
+    return Head(1, distribution, standardize=lambda x: _log_counts(x, log_mean))
 
 
 def negative_binomial(
@@ -62,7 +62,7 @@ def negative_binomial(
         mean, dispersion = (bounded(each, bound) for each in (raw[..., 0], params["log_dispersion"]))
         return NegativeBinomial.from_mean(jnp.exp(log_mean + mean), jnp.exp(dispersion), event_ndims)
 
-    return Head(1, distribution, init, _log_counts)
+    return Head(1, distribution, init, lambda x: _log_counts(x, log_mean))
 
 
 def discretized_logistic(num_levels: int = 256, bound: Bound | None = bound_log_scale) -> Head:
@@ -105,9 +105,9 @@ def _log_mean(owner: str, initial_mean: ArrayLike) -> Array:
     return jnp.log(initial_mean)
 
 
-def _log_counts(x: Array) -> Array:
-    """Counts may be of any size; a net sees their logarithms."""
-    return jnp.log1p(jnp.asarray(x, jnp.float32))
+def _log_counts(x: Array, log_mean: Array) -> Array:
+    """Counts may be of any size; a net sees their logarithms, and how far those of large counts are from their mean."""
+    return jnp.log1p(jnp.asarray(x, jnp.float32)) - jnp.maximum(log_mean, 0.0)
 
 
 def _unit(x: Array, num_levels: int) -> Array:
