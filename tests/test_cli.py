@@ -22,7 +22,7 @@ import rich.console
 from PIL import Image
 
 import vaejax.__main__
-from vaejax import cli, findings, progress, run, training
+from vaejax import cli, data, findings, progress, run, training
 from vaejax.assess import Assessment
 from vaejax.cli import commands
 from vaejax.export import load_export
@@ -268,6 +268,19 @@ def test_an_evaluation_and_the_report_say_the_same(finished_run, capsys):
     (finished_run / "report.html").unlink()
     assert answer(capsys, "report", finished_run) == f"report: {finished_run / 'report.html'}\n"
     assert (finished_run / "report.html").read_text() == page
+
+
+def test_a_run_whose_data_are_gone_says_so(finished_run, capsys, monkeypatch):
+    """Also where it only draws and decodes: what its data were is read from them."""
+
+    def gone():
+        raise FileNotFoundError("there is no file or folder table.npy")
+
+    monkeypatch.setattr(data, "load_digits", gone)
+    for words in (["generate"], ["report"], ["replay", "--step", "3"]):
+        said = refusal(capsys, words[0], finished_run, *words[1:])
+        assert f"{finished_run} " in said
+        assert said.endswith("files of its data set: there is no file or folder table.npy")
 
 
 def test_a_run_that_is_not_what_it_was_says_so(finished_run, capsys, monkeypatch):

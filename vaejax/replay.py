@@ -86,7 +86,7 @@ def replay(folder: str | os.PathLike[str], step: int | None = None) -> Replay:
     config, module, settings = run.read_run(path)
     if "members" in config:
         raise ValueError(f"{folder} is a sweep: train one of its members by itself, and replay that run")
-    experiment = module.build(settings)
+    experiment = run.rebuild(folder, module, settings)
     state = _failed_state(path, experiment, settings) if step is None else _state_at(path, experiment, settings, step)
     # On one device, wherever it was trained.
     device = jax.local_devices()[0]

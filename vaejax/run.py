@@ -126,7 +126,7 @@ def load_run(folder: str | os.PathLike[str]) -> tuple[Experiment, Settings, Trai
     """A run: its experiment, its settings and the state that it was or would be measured with.
 
     Raises:
-      FileNotFoundError: the folder is no run, or has no checkpoint yet.
+      FileNotFoundError: the folder is no run, or has no checkpoint yet, or the files of its data set are gone.
       ValueError: its experiment is unknown or has become another model, or a file is damaged.
     """
     return _load(folder)[1:]
@@ -143,7 +143,7 @@ def _load(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], Experiment, S
     checkpoints = Path(folder) / CHECKPOINTS
     if not saved_steps(checkpoints):
         raise FileNotFoundError(f"{folder} holds no checkpoint: the run has not come to its first one yet")
-    experiment = module.build(settings)
+    experiment = rebuild(folder, module, settings)
     program = make_program(experiment, settings)
     step = best_step(checkpoints)
     if step is None:
@@ -219,6 +219,19 @@ def read_run(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], Any, Any]:
     settings = settings_from(module.Settings, config["settings"])
     # Where and how it went is no matter here: what was trained on many devices is read on one.
     return config, module, dataclasses.replace(settings, running=Running(devices=1, feed=settings.running.feed))
+
+
+def rebuild(folder: str | os.PathLike[str], module: Any, settings: Settings) -> Experiment:
+    """The experiment of a run, for which its data are read again.
+
+    Raises:
+      FileNotFoundError: the files of its data set are gone.
+    """
+    try:
+        experiment: Experiment = module.build(settings)
+    except OSError as error:
+        raise FileNotFoundError(f"{folder} is opened with the files of its data set: {error}") from error
+    return experiment
 
 
 def describe(name: str, settings: Settings, experiment: Experiment) -> dict[str, Any]:

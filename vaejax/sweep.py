@@ -30,7 +30,7 @@ from vaejax.program import (
     make_step,
     max_skipped,
 )
-from vaejax.run import describe, read_run
+from vaejax.run import describe, read_run, rebuild
 from vaejax.settings import NotFinitePolicy
 from vaejax.sweep_report import draw
 from vaejax.trainer import CHECKPOINTS, Callback, Trainer
@@ -123,7 +123,7 @@ def load_member(folder: str | os.PathLike[str], index: int) -> tuple[Experiment,
     values = _columns(config["members"])
     if not 0 <= index < len(values["seed"]):
         raise IndexError(f"member must be from 0 to {len(values['seed']) - 1}; got {index}")
-    program = make_sweep_program(shared, module.build, module.build(shared), values)
+    program = make_sweep_program(shared, module.build, rebuild(folder, module, shared), values)
     progress, _ = load_newest(Path(folder) / CHECKPOINTS, program.like())
     own = member_settings(shared, values, index)
     return module.build(own), own, jax.tree.map(lambda leaf: leaf[index], progress.state)

@@ -1,5 +1,7 @@
 """Heads for counts and for levels: Poisson, negative binomial and discretized logistics."""
 
+from functools import partial
+
 import jax.numpy as jnp
 
 from vaejax.checks import check_array, check_count, check_positive
@@ -20,7 +22,8 @@ def poisson(bound: Bound | None = bound_log_scale, *, initial_mean: ArrayLike = 
 
     Args:
       bound: of the net's share of the log-rate.
-      initial_mean: the rates at outputs of 0, `[*E]`: the means of the training data where counts are large.
+      initial_mean: the rates at outputs of 0, `[*E]`: the means of the training data where counts are large, to which
+        the net then sees them relative.
 
     Raises:
       ValueError: a mean that is not positive.
@@ -30,7 +33,7 @@ def poisson(bound: Bound | None = bound_log_scale, *, initial_mean: ArrayLike = 
     def distribution(_: Params, raw: Array, event_ndims: int) -> Distribution:
         return Poisson(log_mean + bounded(raw[..., 0], bound), event_ndims)
 
-    return Head(1, distribution, standardize=lambda x: _log_counts(x, log_mean))
+    return Head(1, distribution, standardize=partial(_log_counts, log_mean))
 
 
 def negative_binomial(
@@ -43,7 +46,8 @@ def negative_binomial(
     Args:
       initial_dispersion: where the learned dispersion starts, `[*E]`; see `NegativeBinomial.from_mean`.
       bound: of the net's share of the log-mean, and of the log-dispersion.
-      initial_mean: the means at outputs of 0, `[*E]`: those of the training data where counts are large.
+      initial_mean: the means at outputs of 0, `[*E]`: those of the training data where counts are large, to which the
+        net then sees them relative.
 
     Raises:
       ValueError: a dispersion or a mean that is not positive.
@@ -62,7 +66,7 @@ def negative_binomial(
         mean, dispersion = (bounded(each, bound) for each in (raw[..., 0], params["log_dispersion"]))
         return NegativeBinomial.from_mean(jnp.exp(log_mean + mean), jnp.exp(dispersion), event_ndims)
 
-    return Head(1, distribution, init, lambda x: _log_counts(x, log_mean))
+    return Head(1, distribution, init, partial(_log_counts, log_mean))
 
 
 def discretized_logistic(num_levels: int = 256, bound: Bound | None = bound_log_scale) -> Head:
@@ -105,8 +109,8 @@ def _log_mean(owner: str, initial_mean: ArrayLike) -> Array:
     return jnp.log(initial_mean)
 
 
-def _log_counts(x: Array, log_mean: Array) -> Array:
-    """Counts may be of any size; a net sees their logarithms, and how far those of large counts are from their mean."""
+def _log_counts(log_mean: Array, x: Array) -> Array:
+    """Counts may be of any size; a net sees their logarithms, those of large ones by that of their mean."""
     return jnp.log1p(jnp.asarray(x, jnp.float32)) - jnp.maximum(log_mean, 0.0)
 
 
