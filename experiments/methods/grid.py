@@ -253,6 +253,8 @@ def gumbel(variables: int = 10, categories: int = 4) -> Method:
     )
     # Generated as it was trained: from relaxed one-hot vectors of the uniform prior.
     prior = lambda params: vaejax.RelaxedCategorical(jnp.zeros((variables, categories)), 0.5, log_space=True)
-    expression = "A(lambda x: RelaxedCategorical(logits, 0.5, log_space=True), px_relaxed, categorical_kl(Categorical(uniform)))"
+    expression = (
+        "A(lambda x: RelaxedCategorical(logits, 0.5, log_space=True), px_relaxed, categorical_kl(Categorical(uniform)))"
+    )
     objective = lambda _: recipes.gumbel_vae(variables, categories)
     return simple(expression, "Jang 2017, Maddison 2017", objective, model=model, prior=prior)

@@ -181,6 +181,16 @@ def test_counts_begin_at_the_mean_that_is_told():
         np.testing.assert_allclose(x, [0, np.log(4)], atol=2e-6)
 
 
+def test_likelihoods_are_in_the_dtype_of_their_net(x64):
+    """Also where parameters of their own, or constants, are made while double precision is on."""
+    normals = {"learned": heads.learned_normal(), "per dimension": heads.per_dimension_normal(0.5)}
+    of_counts = {"counts": likelihoods.negative_binomial(2.0, initial_mean=np.ones(EVENT))}
+    for name, head in ({name: head for name, (head, *_) in HEADS.items()} | normals | of_counts).items():
+        params = jax.eval_shape(lambda head=head: head.init(jax.random.key(0), EVENT))
+        p = jax.eval_shape(lambda params, raw, head=head: head.distribution(params, raw, 2), params, outputs(head))
+        assert {leaf.dtype for leaf in jax.tree.leaves((params, p))} == {np.dtype(np.float32)}, name
+
+
 def level_probabilities(centre, log_scale, num_levels):
     """Of each level, by the logistic distribution function at the bins' edges; the outer bins are open."""
     half = (num_levels - 1) / 2

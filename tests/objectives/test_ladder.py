@@ -155,17 +155,22 @@ def test_two_opinions_are_weighted_by_their_precision(x64):
     np.testing.assert_allclose(difference, np.full(7, difference[0]), rtol=1e-10)
 
 
-@pytest.mark.slow("another way to pass the weights; two gradients to compile")
 def test_numpyros_normals_are_weighted_as_ours():
     theirs = numpyro.distributions.Normal(0.0, 2.0).expand((5, 2)).to_event(1)
-    both = jax.jit(
-        lambda: [vaejax.precision_weighted(Normal(np.ones((5, 2)), 1.0), p) for p in (theirs, Normal(0.0, 2.0))]
-    )
+    weighted = lambda p: vaejax.precision_weighted(Normal(np.ones((5, 2)), 1.0), p)
+    both = jax.jit(lambda: [(q.mean, q.variance) for q in map(weighted, (theirs, Normal(0.0, 2.0)))])
     chex.assert_trees_all_close(*both())
+    mine = lambda above, p: numpyro.distributions.Normal(np.zeros((5, 2)), 1.0).to_event(1)
+    likelihood, priors = lambda z: Normal(z[0], 1.0), [lambda above: vaejax.standard_normal]
+    x, options = np.ones((5, 2)), {"num_samples": 3}
+    posterior = lambda key: vaejax.ladder_elbo(key, x, lambda x: [mine], likelihood, priors, **options).posterior[0]
+    draws = jax.jit(lambda key: posterior(key).sample(jax.random.key(1)))(jax.random.key(0))
+    assert len(np.unique(draws)) == 3 * 5 * 2
     with pytest.raises(TypeError, match="p must be a Normal; got Laplace"):
         vaejax.precision_weighted(Normal(0.0, 1.0), vaejax.Laplace(0.0, 1.0))
 
 
+@pytest.mark.slow("another way to pass the weights; two gradients to compile")
 def test_hyperparameters_may_be_traced_and_gradients_are_finite():
     chain = Chain()
 

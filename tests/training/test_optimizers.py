@@ -174,6 +174,13 @@ def test_the_gradient_is_clipped_before_the_optimizer_sees_it():
     chex.assert_trees_all_close(updates(adam, 1), updates(optax.adam(0.1), 1), rtol=1e-4, atol=1e-7)
 
 
+def test_a_gradient_whose_squares_overflow_is_clipped_and_not_zeroed():
+    clip = make_optimizer(1.0, optimizer="sgd", clip_norm=2.0)
+    update = lambda gradient: clip.update(gradient, clip.init(gradient))[0]
+    found = jax.jit(update)(np.full(4, 1e20, np.float32))
+    chex.assert_trees_all_close(found, np.full(4, -1.0, np.float32), rtol=1e-6)
+
+
 def test_schedule_warm_up_and_clipping_together():
     mine = make_optimizer(
         0.1, num_steps=10, optimizer="sgd", schedule="polynomial", warm_up_steps=2, clip_norm=1.3,

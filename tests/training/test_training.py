@@ -364,3 +364,13 @@ def test_a_metric_never_takes_the_place_of_another(name):
     if name != "beta":
         with pytest.raises(ValueError, match=f"schedules must not be called {name}: the step logs"):
             training.make_train_step(loss, OPTIMIZER, schedules={name: training.constant(2.0)})
+
+
+def test_micro_batches_of_half_precision_are_added_up_in_single():
+    """In bfloat16 a sum of ones stops at 256."""
+    loss = training.per_example(lambda params, key, x: (params * x, {}))
+    step = jax.jit(training.make_train_step(loss, optax.sgd(1.0), num_micro_batches=512))
+    state = training.init_state(jax.random.key(0), jnp.zeros((), jnp.bfloat16), optax.sgd(1.0))
+    state, metrics = step(state, np.ones(512, jnp.bfloat16))
+    assert (state.params, state.params.dtype) == (-1.0, jnp.bfloat16)
+    assert metrics["gradient_norm"] == 1.0

@@ -29,7 +29,7 @@ def understood(dataset: Dataset) -> str:
     """
     shape, count = dataset.shape, f"{len(dataset.train.examples):,}"
     if len(shape) == 1:
-        return f"{count} vectors of {shape[0]:,} numbers"
+        return f"{count} vectors of {shape[0]:,} {'number' if shape[0] == 1 else 'numbers'}"
     sizes = " x ".join(str(size) for size in shape)
     return f"{count} {'images' if is_image(shape) else 'arrays'} of {sizes}"
 

@@ -160,7 +160,8 @@ def _multivariate_normal(q: MultivariateNormal, p: MultivariateNormal) -> Array:
 
 def _full_covariance(diagonal: Normal, size: int) -> MultivariateNormal:
     wide = diagonal.expand(jnp.broadcast_shapes(jnp.shape(diagonal.mean), (size,)))
-    return MultivariateNormal(wide.loc, jnp.asarray(wide.scale)[..., None] * jnp.eye(size))
+    scale = jnp.asarray(wide.scale)
+    return MultivariateNormal(wide.loc, scale[..., None] * jnp.eye(size, dtype=scale.dtype))
 
 
 def _multivariate_normal_normal(q: MultivariateNormal, p: Normal) -> Array:

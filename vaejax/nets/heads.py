@@ -164,7 +164,7 @@ def _normal_with_parameter(
     check_positive("initial_scale", initial_scale)
 
     def init(key: Array, event_shape: Shape) -> Params:
-        return {"log_scale": jnp.full(parameter_shape(event_shape), jnp.log(initial_scale))}
+        return {"log_scale": jnp.full(parameter_shape(event_shape), jnp.log(initial_scale), jnp.float32)}
 
     def distribution(params: Params, raw: Array, event_ndims: int) -> Distribution:
         return Normal.from_log_scale(raw[..., 0], params["log_scale"], event_ndims, bound)

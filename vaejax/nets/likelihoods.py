@@ -60,7 +60,7 @@ def negative_binomial(
     log_mean = _log_mean("negative_binomial", initial_mean)
 
     def init(key: Array, event_shape: Shape) -> Params:
-        return {"log_dispersion": jnp.full(event_shape, jnp.log(initial_dispersion))}
+        return {"log_dispersion": jnp.full(event_shape, jnp.log(initial_dispersion), jnp.float32)}
 
     def distribution(params: Params, raw: Array, event_ndims: int) -> Distribution:
         mean, dispersion = (bounded(each, bound) for each in (raw[..., 0], params["log_dispersion"]))
@@ -96,7 +96,7 @@ def logistic_mixture(num_levels: int = 256, num_components: int = 5, bound: Boun
     def distribution(_: Params, raw: Array, event_ndims: int) -> Distribution:
         logits, centre, log_scale = jnp.split(raw, 3, axis=-1)
         # Spread over the range at the start, since components at one place would stay there together.
-        centre = centre + jnp.linspace(-1.0, 1.0, 2 * num_components + 1)[1::2]
+        centre = centre + jnp.linspace(-1.0, 1.0, 2 * num_components + 1, dtype=jnp.float32)[1::2]
         scale = half * jnp.exp(bounded(log_scale, bound))
         return discretized_logistic_mixture(logits, half * (1 + centre), scale, num_levels, event_ndims)
 
@@ -106,7 +106,7 @@ def logistic_mixture(num_levels: int = 256, num_components: int = 5, bound: Boun
 def _log_mean(owner: str, initial_mean: ArrayLike) -> Array:
     check_array(f"{owner}: initial_mean", initial_mean)
     check_positive(f"{owner}: initial_mean", initial_mean)
-    return jnp.log(initial_mean)
+    return jnp.log(jnp.asarray(initial_mean, jnp.float32))
 
 
 def _log_counts(log_mean: Array, x: Array) -> Array:

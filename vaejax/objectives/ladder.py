@@ -98,7 +98,8 @@ def ladder_elbo(
                     f"kl must give one number per example, shape {batch_of(known, z)}, for every layer; got "
                     f"{divergence.shape} (for free bits there is free_bits)"
                 )
-            posteriors.append(q)
+            # numpyro stores the batch shape, which would be that of one draw where several are mapped.
+            posteriors.append(as_native(q))
             divergences.append(divergence)
             above = (*above, z)
         p_x = decode(above)

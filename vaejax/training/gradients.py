@@ -130,7 +130,7 @@ def _over_micro_batches(
     # The places are cut and not the keys: JAX's check for reused keys takes a transpose for a use.
     parts = jax.vmap(keys_of, (None, 0))(key, cut(places)), jax.tree.map(cut, batch)
     shapes = jax.eval_shape(lambda parts: gradient_of(*_first(parts)), parts)
-    first = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    first = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.promote_types(leaf.dtype, jnp.float32)), shapes)
     if axis_name is not None:
         first = _as_varying(first, axis_name)
 
@@ -138,7 +138,8 @@ def _over_micro_batches(
         return jax.tree.map(jnp.add, sums, gradient_of(*part)), None
 
     sums, _ = jax.lax.scan(add, first, parts)
-    return jax.tree.map(lambda leaf: leaf / count, sums)
+    # Added up in float32 or more: in bfloat16 a sum of ones stops at 256.
+    return jax.tree.map(lambda leaf, each: (leaf / count).astype(jnp.result_type(each.dtype, 1.0)), sums, shapes)
 
 
 def _first(parts: Any) -> Any:

@@ -1,11 +1,12 @@
 """The norm of a gradient, of any size that a float has."""
 
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from vaejax.types import Array
+from vaejax.types import Array, ArrayLike
 
 # How often an array is folded in two before its elements are summed.
 FOLDS = 4
@@ -17,12 +18,19 @@ def global_norm(tree: Any) -> Array:
     """The square root of the sum of all squares, `[]`, at least float32; 0 of no arrays.
 
     On a CPU the halves of an array are added to each other before the sum: XLA makes one loop of squares and additions,
-    where for a sum alone it first writes all squares to memory, which costs as much as the rest of the norm. The sum of
-    numbers made smaller where it overflows is computed always: to scale by the largest number costs nine times as much,
-    and accelerators wait for a choice.
+    where for a sum alone it first writes all squares to memory, which costs as much as the rest of the norm. Where the
+    squares overflow the sum is taken again of smaller numbers: on a CPU only there, elsewhere always, since
+    accelerators would wait for the choice. (To scale by the largest number costs nine times as much.)
     """
-    overflows = jnp.isinf(jax.lax.stop_gradient(_norm(tree)))
-    scale = jnp.where(overflows, SMALLER, 1.0)
+    norm = _norm(tree)
+    overflows = jnp.isinf(jax.lax.stop_gradient(norm))
+    choose: Any = lambda tree: jax.lax.cond(overflows, partial(_norm_by, SMALLER), lambda _: norm, tree)
+    always: Any = partial(_norm_by, jnp.where(overflows, SMALLER, 1.0))
+    return jax.lax.platform_dependent(tree, cpu=choose, default=always)
+
+
+def _norm_by(scale: ArrayLike, tree: Any) -> Array:
+    """The norm by that of the numbers times a scale."""
     return _norm(jax.tree.map(lambda each: each * scale, tree)) / scale
 
 
