@@ -214,7 +214,7 @@ def test_a_temperature_may_be_traced():
         ),
         (KINDS["normal"], 0.0, ValueError, r"temperature .*0\.0"),
         (KINDS["normal"], -1.0, ValueError, r"temperature .*-1\.0"),
-        (KINDS["flow"], float("nan"), ValueError, r"temperature .*nan"),
+        (KINDS["flow"], float("nan"), ValueError, r"temperature .*NaN"),
         (KINDS["bernoulli"], "warm", TypeError, r"temperature .*got str"),
     ],
 )
