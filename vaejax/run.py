@@ -230,7 +230,9 @@ def rebuild(folder: str | os.PathLike[str], module: Any, settings: Settings) -> 
     try:
         experiment: Experiment = module.build(settings)
     except OSError as error:
-        raise FileNotFoundError(f"{folder} is opened with the files of its data set: {error}") from error
+        raise FileNotFoundError(
+            f"{folder} is opened with the files of its data set: {error} (what vaejax export writes needs none)"
+        ) from error
     return experiment
 
 
