@@ -147,10 +147,14 @@ def _range(value: Any) -> str:
 
 
 def _on_host(value: Any) -> Any:
-    """A concrete value as a NumPy array, whose operations need no compilation; on an accelerator it stays there."""
+    """A concrete value as a NumPy array, whose operations need no compilation; on an accelerator floats stay there.
+
+    Integers never do: NumPy compares them with any number, JAX with those of their dtype alone, and 256 is no uint8.
+    """
     if isinstance(value, jax.Array):
-        on_host = value.is_fully_addressable and all(device.platform == "cpu" for device in value.devices())
-        return np.asarray(value) if on_host else value
+        on_host = all(device.platform == "cpu" for device in value.devices())
+        taken = value.is_fully_addressable and (on_host or jnp.issubdtype(value.dtype, jnp.integer))
+        return np.asarray(value) if taken else value
     # In the type that JAX gives it, in which it is computed with.
     return np.asarray(value).astype(jnp.result_type(value), copy=False)
 

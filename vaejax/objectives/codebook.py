@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from vaejax.checks import check_array, check_count, check_key, check_nonnegative, check_positive, check_support
 from vaejax.distributions._base import at_least_float32
@@ -234,7 +233,6 @@ def _indices(name: str, indices: Any, num_codes: int) -> Array:
         raise TypeError(f"{name} must be integers; got dtype {indices.dtype}")
     if indices.size == 0:
         raise ValueError(f"{name} must not be empty; got shape {indices.shape}")
-    # In NumPy, whose comparisons take any integer: 256 is none that uint8 holds.
-    inside = lambda value: jnp.asarray((np.asarray(value) >= 0) & (np.asarray(value) < num_codes))
+    inside = lambda value: (value >= 0) & (value < num_codes)
     check_support(name, indices, inside, f"from 0 to {num_codes - 1}")
     return indices.reshape(-1)

@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 from vaejax.checks import check_array, check_count, check_support
 from vaejax.distributions._base import at_least_float32
@@ -83,8 +82,7 @@ def finite_scalar_codes(indices: Array, levels: tuple[int, ...]) -> Array:
     indices, count = jnp.asarray(indices), math.prod(levels)
     if not jnp.issubdtype(indices.dtype, jnp.integer):
         raise TypeError(f"finite_scalar_codes: indices must be integers; got dtype {indices.dtype}")
-    # In NumPy, whose comparisons take any integer: 2**31 is none that int32 holds.
-    inside = lambda value: jnp.asarray((np.asarray(value) >= 0) & (np.asarray(value) < count))
+    inside = lambda value: (value >= 0) & (value < count)
     check_support("finite_scalar_codes: indices", indices, inside, f"from 0 to {count - 1}")
     places, sizes = (jnp.array(each, jnp.int32) for each in (_place_values(levels), levels))
     (digits,) = at_least_float32(indices.astype(jnp.int32)[..., None] // places % sizes)
