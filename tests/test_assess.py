@@ -379,16 +379,16 @@ def of_levels():
     """A model of images for which all levels are alike."""
     uniform = lambda z: vaejax.Categorical(jnp.zeros((*z.shape[:-1], 4, 4, 1, 256)), event_ndims=3)
     encode = lambda x: vaejax.Normal(jnp.zeros((*x.shape[:-3], Z)), 1.0)
-    images = np.random.default_rng(0).integers(0, 256, (8, 4, 4, 1)).astype(np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (24, 4, 4, 1)).astype(np.uint8)
     split = Split(images)
-    built = experiment_of(encode, uniform, np.zeros((8, X), np.float32))._replace(
+    built = experiment_of(encode, uniform, np.zeros((24, X), np.float32))._replace(
         dataset=Dataset("u", split, split, 255)
     )
     return built._replace(model=model_of(uniform, encode))
 
 
 def test_bits_are_those_of_the_whole_example(of_levels):
-    nats = np.full(8, 16 * np.log(256), np.float32)
+    nats = np.full(24, 16 * np.log(256), np.float32)
     subject = subject_of(of_levels)._replace(measured=outcome.Measured({"negative_elbo": nats}, *[nats] * 4))
     assert assess._test(subject).figures["bits_per_dimension"].value == pytest.approx(8.0)
     found = bounds._likelihood_section(subject, QUICK, vaejax.evaluation.LogLikelihood(*[-nats] * 5))

@@ -25,7 +25,7 @@ HEADS = {
     ),
     "power spherical": (posteriors.power_spherical(), VECTOR, lambda: vaejax.kl(SphericalUniform(3))),
     "relaxed categorical": (
-        posteriors.relaxed_categorical(0.5), TABLE, lambda: vaejax.kl(vaejax.Categorical(jnp.zeros(TABLE)))
+        posteriors.relaxed_categorical(0.5), TABLE, lambda: vaejax.categorical_kl(vaejax.Categorical(jnp.zeros(TABLE)))
     ),
     "relaxed densities": (
         posteriors.relaxed_categorical(0.5), TABLE,
