@@ -3,7 +3,7 @@
 Shows: that data and likelihood go together. Numbers of 0 and 1 get a Bernoulli; stored levels the discretized logistic,
   whose nats are those of levels; other intensities the continuous Bernoulli, of their share of white; counts the
   negative binomial, which may spread more than a Poisson; real numbers a Normal of a learned scale, in their own units
-  although the nets see them standardized. What is missing (NaN) is left out of the likelihood.
+  although the nets see them standardized. Missing numbers (NaN) are left out of the likelihood.
 Command: make train EXPERIMENT=vae
   or ARGS="--dataset table.npy", ARGS="--dataset FOLDER --size 64", ARGS="--dataset cifar10"; where the numbers do not
   say what they are, ARGS="--dataset x.npy --meaning intensity --max-value 4095 --axes NCHW"; with
@@ -114,7 +114,7 @@ def likelihood_of(dataset: data.Dataset, levels: bool, num_training: int) -> net
 
 
 def has_levels(dataset: data.Dataset) -> bool:
-    """Whether the numbers are intensities in levels: integers, or floats in memory of which none has a fraction."""
+    """Whether the numbers are intensity levels: integers, or floats in memory without fractions."""
     if dataset.meaning is not data.Meaning.INTENSITY or np.issubdtype(dataset.dtype, np.integer):
         return dataset.meaning is data.Meaning.INTENSITY
     arrays = [split.examples for split in dataset.splits.values()]
