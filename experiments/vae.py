@@ -36,7 +36,7 @@ class Settings(experiment.VaeSettings):
     size: int | None = None
     """Pixels of a side to which images of a folder or of tensorflow-datasets are resized; as they are where None."""
     crop: int | None = None
-    """Before that, a centred square of so many pixels is cut out of them."""
+    """Pixels of a side of the centred square that is first cut out of them."""
     meaning: data.Meaning | None = None
     """What the numbers of an .npz, .npy or IDX file say; found out from them where None."""
     max_value: float | None = None
@@ -50,7 +50,7 @@ class Settings(experiment.VaeSettings):
     hidden_sizes: tuple[int, ...] = (400,)
     """Widths of the encoder's hidden layers; the decoder has them in reverse."""
     channels: tuple[int, ...] = ()
-    """Of convolutions in place of these layers, each of which halves the image; the decoder has them in reverse."""
+    """Widths of convolutions in place of these layers; each halves the image, and the decoder has them in reverse."""
 
 
 def build(settings: Settings) -> experiment.Experiment:

@@ -1,4 +1,4 @@
-"""What is known of `vaejax.testing.LinearGaussian`, by NumPy in double precision: nothing is compiled for it."""
+"""Oracles for `vaejax.testing.LinearGaussian`, in NumPy and double precision: nothing is compiled for them."""
 
 import numpy as np
 

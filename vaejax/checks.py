@@ -96,6 +96,12 @@ def check_scalar(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be one number; got shape {jnp.shape(value)}")
 
 
+def check_weight(name: str, value: Any) -> None:
+    """Raise unless `value` is one number, and at least 0 and finite where it is concrete."""
+    check_scalar(name, value)
+    check_nonnegative(name, value)
+
+
 def check_positive(name: str, value: Any, hint: str = "") -> None:
     """Raise where an element of a concrete `value` is not positive and finite; the hint is for one of 0 or less."""
     if not is_concrete(value):

@@ -11,6 +11,7 @@ import numpy as np
 
 from vaejax.data import Examples, Meaning
 from vaejax.distributions import Masked, Normal, as_native, kl_per_axis
+from vaejax.distributions.interop import has_trait
 from vaejax.evaluation import LABELS, Collapse, Estimate, Verdict, active_units, estimate, judge_collapse, per_example
 from vaejax.experiment import Experiment, Settings
 from vaejax.types import Array, Params
@@ -203,7 +204,7 @@ def stored_latents(experiment: Experiment, keys: Keys) -> OfExample:
         mean = posterior_mean(jax.random.clone(keys.mean), q)
         p = as_native(experiment.model.decode(params, mean))
         # The nats of a mass are not those of a density.
-        kind = jnp.uint32(bool(getattr(p, "is_discrete", False)))
+        kind = jnp.uint32(has_trait(p, "is_discrete"))
         known = {"variance": variance_of(q), "kl_per_axis": divergence_per_axis(experiment, params, q)}
         known["likelihood_variance"] = None if (normal := normal_of(p)) is None else jnp.mean(normal.variance)
         found = {name: each for name, each in known.items() if each is not None}
@@ -221,12 +222,12 @@ def normal_of(p: Any) -> Normal | None:
 
 def variance_of(q: Any) -> Array | None:
     """The variance of each axis; None of a point, and where it has no closed form."""
-    return None if getattr(as_native(q), "is_point", False) else getattr(q, "variance", None)
+    return None if has_trait(q, "is_point") else getattr(q, "variance", None)
 
 
 def divergence_per_axis(experiment: Experiment, params: Params, q: Any) -> Array | None:
     """The KL of each axis of a posterior from the prior in nats; None without a prior, a density or a closed form."""
-    if experiment.prior is None or getattr(as_native(q), "is_point", False):
+    if experiment.prior is None or has_trait(q, "is_point"):
         return None
     try:
         return kl_per_axis(q, experiment.prior(params))

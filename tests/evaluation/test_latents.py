@@ -179,7 +179,7 @@ def test_the_moments_are_those_of_the_mixture(name):
 
 
 def test_bad_posteriors_are_named(key):
-    draw = lambda make: jax.eval_shape(lambda: information(key, make()))
+    draw = lambda make, *prior: jax.eval_shape(lambda: information(key, make(), *prior))
     density = lambda z, make: jax.eval_shape(lambda: aggregate_log_density(z, make()))
     zeros = lambda *shape: np.zeros(shape, np.float32)
     with pytest.raises(TypeError, match="Delta is a point and has no density"):
@@ -189,7 +189,7 @@ def test_bad_posteriors_are_named(key):
     with pytest.raises(ValueError, match="number of posteriors must be at least 2; got 1"):
         draw(lambda: Normal(zeros(1, 2), 1.0))
     with pytest.raises(ValueError, match=r"prior .*per latent of shape \(3, 2\)"):
-        draw(lambda: Normal(zeros(4, 3, 2), 1.0, 2))
+        draw(lambda: Normal(zeros(4, 3, 2), 1.0, 2), Normal(zeros(2), 1.0))
     with pytest.raises(ValueError, match=r"z must have shape \[B, 2\]; got \(4, 3\)"):
         density(zeros(4, 3), lambda: Normal(zeros(4, 2), 1.0))
     with pytest.raises(TypeError, match=r"must be a distribution.*got tuple"):
@@ -333,7 +333,7 @@ def test_of_axes_of_which_nothing_is_known_nothing_is_said():
 @pytest.mark.parametrize(("count", "status"), [(1, Verdict.UNKNOWN), (19, Verdict.UNKNOWN), (20, Verdict.FULL)])
 @pytest.mark.parametrize("known", [{"kl_per_axis": np.zeros(2)}, {"kl_per_axis": None}])
 def test_a_verdict_takes_twenty_examples(known, count, status):
-    """The variance over one example is 0, which is no collapse."""
+    """The variance over one example is 0, and that is not a collapse."""
     found = judge_collapse(active_variance=np.zeros(2), num_examples=count, **known)
     assert found.status is status
     assert (f"({count})" in found.text) is (status is Verdict.UNKNOWN)

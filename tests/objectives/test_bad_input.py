@@ -11,7 +11,7 @@ import pytest
 
 import vaejax
 from vaejax import Bernoulli, Normal, nets
-from vaejax.evaluation import importance_log_likelihood
+from vaejax.evaluation import importance_log_likelihood, information
 
 X = np.ones((8, 4), np.float32)
 
@@ -208,6 +208,13 @@ SPREAD = {
     "gaussian_kernel: bandwidth": lambda: vaejax.gaussian_kernel(PAIR_OF_NUMBERS),
     "ciwae_bound: beta": lambda: vaejax.ciwae_bound(PAIR_OF_NUMBERS / 2),
     "renyi_bound: alpha": lambda: vaejax.renyi_bound(PAIR_OF_NUMBERS),
+    "update_geco: target": lambda: vaejax.update_geco(vaejax.init_geco(), np.zeros(2), target=PAIR_OF_NUMBERS),
+    "update_geco: rate": lambda: vaejax.update_geco(vaejax.init_geco(), np.zeros(2), target=0.0, rate=PAIR_OF_NUMBERS),
+    "codebook_loss: commitment": lambda: vaejax.codebook_loss(PAIR_OF_NUMBERS),
+    "commitment_loss: weight": lambda: vaejax.commitment_loss(PAIR_OF_NUMBERS),
+    "update_codebook: decay": lambda: vaejax.update_codebook(
+        vaejax.init_codebook(jax.random.key(0), 3, 2), PAIR_OF_NUMBERS[None], np.zeros(1, int), decay=PAIR_OF_NUMBERS
+    ),
     "marginalize_label: weight": lambda: vaejax.marginalize_label(
         np.zeros((3, 2)), np.zeros((2, 3)), np.zeros(2, int), weight=PAIR_OF_NUMBERS
     ),
@@ -247,6 +254,8 @@ def test_the_standard_normal_takes_the_event_axes_that_it_meets():
     chex.assert_trees_all_close(estimated, bound, rtol=1e-5)
     likelihoods = lambda key: importance_log_likelihood(key, x, maps, likelihood, num_samples=3)
     assert jax.eval_shape(likelihoods, jax.random.key(0)).value.shape == (2,)
+    told = lambda key: information(key, maps(x)).rate.mean
+    assert jax.eval_shape(told, jax.random.key(0)).shape == ()
     draws = lambda key: vaejax.mmd_to()(key, maps(x), x)
     assert jax.eval_shape(draws, jax.random.key(0)).shape == ()
 

@@ -135,7 +135,7 @@ def test_the_multiplier_by_hand():
 
 
 def test_the_multiplier_keeps_its_dtype_in_a_loop(x64):
-    """Whatever the dtype of the target, the rate and the likelihood, of which a mean in half precision is not taken."""
+    """The state keeps its dtype, whatever the inputs have; likelihoods in half precision are averaged in single."""
     values = np.array([256.0, 257.0], jnp.bfloat16)
     options = {"target": np.float64(300.0), "rate": np.float64(0.01), "decay": np.float64(0.9)}
     update = lambda state, _: (vaejax.update_geco(state, values, **options), None)

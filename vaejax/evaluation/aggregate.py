@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from vaejax.checks import check_array, check_count, check_distribution, check_key
 from vaejax.distributions import MultivariateNormal, as_native, standard_normal
 from vaejax.distributions._base import abstract_draw, at_least_float32, event_ndims_of
+from vaejax.distributions.interop import has_trait
+from vaejax.distributions.normal import matched
 from vaejax.evaluation.metrics import Estimate, estimate
 from vaejax.types import Array, Distribution, Shape
 
@@ -111,7 +113,7 @@ def information(
     count = _check_posteriors("information", q)[0]
     check_count("information: the number of posteriors", count, minimum=2)
     z = q.sample(key, (num_samples,))
-    log_q, log_prior = q.log_prob(z), prior.log_prob(z)
+    log_q, log_prior = q.log_prob(z), matched(prior, q).log_prob(z)
     if log_prior.shape != log_q.shape:
         raise ValueError(
             f"information: prior must give one log-density per latent of shape {z.shape[2:]}, {log_q.shape} in all; "
@@ -162,7 +164,7 @@ def _check_posteriors(owner: str, q: Any) -> Shape:
     """The shape `[N, *Z]` of one draw of each; raises unless they are a batch of distributions with a density."""
     check_distribution(f"{owner}: q must be", q)
     native = as_native(q)
-    if getattr(native, "is_point", False):
+    if has_trait(native, "is_point"):
         raise TypeError(
             f"{owner}: the posterior {type(native).__name__} is a point and has no density; the information of a "
             f"deterministic autoencoder has no bound"

@@ -10,9 +10,9 @@ from vaejax.checks import (
     check_callable,
     check_count,
     check_distribution,
-    check_nonnegative,
     check_positive,
     check_scalar,
+    check_weight,
 )
 from vaejax.distributions import by_axis, sized, standard_normal
 from vaejax.distributions._base import at_least_float32, log_sum_exp
@@ -91,8 +91,7 @@ def tc_decomposition(
         ("total_correlation", total_correlation),
         ("dimension_wise", dimension_wise),
     ):
-        check_scalar(f"tc_decomposition: {name}", weight)
-        check_nonnegative(f"tc_decomposition: {name}", weight)
+        check_weight(f"tc_decomposition: {name}", weight)
 
     def penalty(key: Array, q: Distribution, z: Array) -> Array:
         del key

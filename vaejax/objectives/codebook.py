@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vaejax.checks import check_array, check_count, check_key, check_nonnegative, check_positive, check_support
+from vaejax.checks import check_array, check_count, check_key, check_positive, check_scalar, check_support, check_weight
 from vaejax.distributions._base import at_least_float32
 from vaejax.types import Array, ArrayLike
 
@@ -117,9 +117,9 @@ def update_codebook(
     if jnp.shape(indices) != jnp.shape(inputs)[:-1]:
         shapes = f"{jnp.shape(indices)} for inputs {jnp.shape(inputs)}"
         raise ValueError(f"update_codebook: indices must have one index for each vector of inputs; got {shapes}")
-    check_array("update_codebook: decay", decay)
+    check_scalar("update_codebook: decay", decay)
     check_support("update_codebook: decay", decay, lambda value: (value >= 0) & (value <= 1), "in [0, 1]")
-    check_nonnegative("update_codebook: epsilon", epsilon)
+    check_weight("update_codebook: epsilon", epsilon)
 
     decay, epsilon = (jnp.asarray(value, state.codebook.dtype) for value in (decay, epsilon))
     batch_counts = jax.ops.segment_sum(jnp.ones_like(vectors[:, 0]), chosen, num_codes)
@@ -158,7 +158,7 @@ def revive_dead_codes(key: Array, state: CodebookState, inputs: Array, *, thresh
     check_key(key)
     state = _precise(state)
     vectors = _vectors("revive_dead_codes: inputs", inputs, state)
-    check_nonnegative("revive_dead_codes: threshold", threshold)
+    check_weight("revive_dead_codes: threshold", threshold)
     threshold = jnp.asarray(threshold, state.counts.dtype)
     dead = state.counts < threshold
     fresh = _draw(key, vectors, jnp.cumsum(dead) - 1)

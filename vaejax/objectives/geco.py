@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax.checks import check_nonnegative, check_positive, is_concrete
+from vaejax.checks import check_positive, check_scalar, check_weight, is_concrete
 from vaejax.distributions._base import at_least_float32
 from vaejax.types import Array, ArrayLike
 
@@ -21,6 +21,7 @@ class GecoState(NamedTuple):
 
 def init_geco(multiplier: float = 1.0) -> GecoState:
     """The state before the first step."""
+    check_scalar("init_geco: multiplier", multiplier)
     check_positive("init_geco: multiplier", multiplier)
     return GecoState(jnp.asarray(multiplier, jnp.float32), jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
 
@@ -47,8 +48,9 @@ def update_geco(
 
     Source: Rezende and Viola 2018, Taming VAEs, algorithm 1.
     """
-    check_nonnegative("update_geco: rate", rate)
-    check_nonnegative("update_geco: decay", decay)
+    check_scalar("update_geco: target", target)
+    check_weight("update_geco: rate", rate)
+    check_weight("update_geco: decay", decay)
     if is_concrete(decay) and not np.all(np.asarray(decay) < 1):
         raise ValueError(f"update_geco: decay must be below 1; got {decay}")
     (log_likelihood,) = at_least_float32(jax.lax.stop_gradient(log_likelihood))

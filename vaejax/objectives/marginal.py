@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from vaejax.checks import check_nonnegative, check_scalar, check_support
+from vaejax.checks import check_support, check_weight
 from vaejax.types import Array, ArrayLike, MarginalTerms
 
 
@@ -30,8 +30,7 @@ def marginalize_label(values: Array, logits: Array, label: Array, *, weight: Arr
     >>> [round(each, 3) for each in terms.bound.tolist()]
     [-1.099, 0.0]
     """
-    check_scalar("marginalize_label: weight", weight)
-    check_nonnegative("marginalize_label: weight", weight)
+    check_weight("marginalize_label: weight", weight)
     count = values.shape[0]
     if logits.shape != (*values.shape[1:], count) or label.shape != values.shape[1:]:
         raise ValueError(

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vaejax.checks import check_nonnegative
+from vaejax.checks import check_weight
 from vaejax.distributions._base import at_least_float32, sum_event
 from vaejax.objectives.quantization import VectorQuantized
 from vaejax.types import Array, ArrayLike, Distribution, Regularizer
@@ -34,7 +34,7 @@ def codebook_loss(commitment: ArrayLike = 0.25) -> Regularizer:
     >>> codebook_loss(commitment=0.5)(jax.random.key(0), q, q.mean).tolist()
     [1.5, 6.0]
     """
-    check_nonnegative("codebook_loss: commitment", commitment)
+    check_weight("codebook_loss: commitment", commitment)
 
     def loss(key: Array, q: Distribution, z: Array) -> Array:
         del key, z
@@ -65,7 +65,7 @@ def commitment_loss(weight: ArrayLike = 0.25) -> Regularizer:
     >>> commitment_loss(weight=0.5)(jax.random.key(0), q, q.mean).tolist()
     [0.5, 2.0]
     """
-    check_nonnegative("commitment_loss: weight", weight)
+    check_weight("commitment_loss: weight", weight)
 
     def loss(key: Array, q: Distribution, z: Array) -> Array:
         del key, z

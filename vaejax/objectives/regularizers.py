@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from vaejax.checks import check_callable, check_count, check_nonnegative, check_scalar
+from vaejax.checks import check_callable, check_count, check_scalar, check_weight
 from vaejax.distributions import Categorical, by_axis, kl_divergence, kl_per_axis, standard_normal
 from vaejax.distributions._base import at_least_float32
 from vaejax.distributions.normal import matched
@@ -117,8 +117,7 @@ def free_bits(
 
     Source: Kingma et al. 2016, Improved Variational Inference with Inverse Autoregressive Flow, appendix C.8.
     """
-    check_scalar("free_bits: threshold", threshold)
-    check_nonnegative("free_bits: threshold", threshold)
+    check_weight("free_bits: threshold", threshold)
     divergence = kl_per_axis if axiswise else kl_divergence
 
     def penalty(key: Array, q: Distribution, z: Array) -> Array:
@@ -150,8 +149,7 @@ def capacity(
     """
     check_callable("capacity: regularizer", regularizer)
     for name, value in (("capacity: target", target), ("capacity: weight", weight)):
-        check_scalar(name, value)
-        check_nonnegative(name, value)
+        check_weight(name, value)
 
     def penalty(key: Array, q: Distribution, z: Array) -> Array:
         each = jnp.asarray(regularizer(key, q, z))
@@ -227,8 +225,7 @@ def _dip(
     name: str, off_diagonal: ArrayLike, diagonal: ArrayLike, own_variance: Callable[[Distribution], Array]
 ) -> Regularizer:
     for weight, value in (("off_diagonal", off_diagonal), ("diagonal", diagonal)):
-        check_scalar(f"{name}: {weight}", value)
-        check_nonnegative(f"{name}: {weight}", value)
+        check_weight(f"{name}: {weight}", value)
 
     def penalty(key: Array, q: Distribution, z: Array) -> Array:
         del key
